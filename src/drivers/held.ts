@@ -1,0 +1,45 @@
+import type { Packet, PacketSink } from '../wire/packet.ts';
+import { PacketArena } from '../wire/packet.ts';
+
+/** A copy of a packet that outlives the call it came with: the octets alone, without the room around them. */
+export interface HeldPacket {
+  readonly octets: Uint8Array;
+  readonly segmentLen: number;
+  readonly checksumStart: number;
+}
+
+export function hold(packet: Packet): HeldPacket {
+  // Offsets in a held packet count from its first octet, since the copy will sit elsewhere in its next slot.
+  const checksumStart = packet.checksumStart === 0 ? 0 : packet.checksumStart - packet.at;
+  return { octets: packet.copy(), segmentLen: packet.segmentLen, checksumStart };
+}
+
+/** How many packets a link hands over at once. */
+export const BATCH_MAX = 64;
+
+/**
+ * Hands held packets over in batches, in slots of its own that are used again for each batch. Not reentrant: whoever is
+ * called must not make it deliver again.
+ */
+export class Delivery {
+  readonly #packets: Packet[] = [];
+
+  constructor(batchMax = BATCH_MAX) {
+    const arena = new PacketArena(batchMax);
+    for (let i = 0; i < batchMax; i++) this.#packets.push(arena.take()!);
+  }
+
+  deliver(held: readonly HeldPacket[], sink: PacketSink): void {
+    for (let from = 0; from < held.length; from += this.#packets.length) {
+      const count = Math.min(this.#packets.length, held.length - from);
+      for (let i = 0; i < count; i++) restore(held[from + i]!, this.#packets[i]!);
+      sink(this.#packets, count);
+    }
+  }
+}
+
+function restore(from: HeldPacket, to: Packet): void {
+  to.load(from.octets);
+  to.segmentLen = from.segmentLen;
+  to.checksumStart = from.checksumStart === 0 ? 0 : from.checksumStart + to.at;
+}

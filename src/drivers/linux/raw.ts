@@ -1,0 +1,164 @@
+import type { Family } from '../../base/address.ts';
+import * as bytes from '../../wire/bytes.ts';
+import * as ipv6 from '../../wire/ipv6.ts';
+import type { Packet, PacketSink } from '../../wire/packet.ts';
+import type { Link } from '../link.ts';
+import { Refusals } from '../refusals.ts';
+import {
+  CONTROL_LEN,
+  Control,
+  IPV6_FLOWINFO,
+  IPV6_RECVDSTOPTS,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVHOPOPTS,
+  IPV6_RECVPKTINFO,
+  IPV6_RECVRTHDR,
+  IPV6_RECVTCLASS,
+} from './control.ts';
+import { type Libc, libc, SOCK_RAW } from './libc.ts';
+import { RawSender } from './raw-sender.ts';
+import { type Rebuild, Receiver } from './receiver.ts';
+import { IPPROTO_IPV6, openSocket } from './socket.ts';
+
+export interface RawOptions {
+  /** SO_MARK of all sockets: the rule that diverts packets must except it, or what we send comes back to us. */
+  readonly mark: number;
+  /** Only this device; all if not given. */
+  readonly device?: string;
+  /** Which IP protocols to receive: 50 and 51 for ESP and AH. Any protocol can be sent. */
+  readonly protocols: readonly number[];
+  readonly families: readonly Family[];
+  /** Octets that may wait in the kernel for each socket. Default 8 MiB. */
+  readonly bufferLen?: number;
+}
+
+export interface RawLink extends Link {
+  /** Why packets were refused: EMSGSIZE when larger than the wire's MTU (the kernel does not fragment these), and others. */
+  readonly refusals: ReadonlyMap<string, number>;
+}
+
+/** All that AH covers of the headers, since an IPv6 raw socket begins after them. */
+const TELL_HEADERS = [
+  IPV6_RECVPKTINFO,
+  IPV6_RECVHOPLIMIT,
+  IPV6_RECVTCLASS,
+  IPV6_FLOWINFO,
+  IPV6_RECVHOPOPTS,
+  IPV6_RECVRTHDR,
+  IPV6_RECVDSTOPTS,
+].map((name) => [IPPROTO_IPV6, name] as const);
+
+/**
+ * Whole IP packets of the given protocols in, whole IP packets of any protocol out, by raw sockets. The kernel reassembles
+ * fragments before we get them. It writes the IPv4 header checksum, and replaces an IPv4 identification of 0 unless DF is set.
+ * Needs CAP_NET_RAW and CAP_NET_ADMIN; throws an Error that says what failed.
+ */
+export function openRaw(options: RawOptions): RawLink {
+  return new Raw(libc('raw IP'), options);
+}
+
+class Raw implements RawLink {
+  readonly name = 'raw';
+  readonly #refusals = new Refusals();
+  readonly #receiver: Receiver;
+  readonly #sender: RawSender;
+  readonly #control = new Control();
+
+  constructor(c: Libc, options: RawOptions) {
+    this.#receiver = new Receiver(c, this.#refusals, CONTROL_LEN);
+    this.#sender = new RawSender(c, this.#refusals);
+    try {
+      // All receiving sockets first: without one the kernel answers ESP by "protocol unreachable", which would be protected
+      // and answered in turn.
+      for (const family of options.families) {
+        for (const protocol of options.protocols) {
+          const fd = open(c, options, family, protocol, family === 6 ? TELL_HEADERS : []);
+          this.#receiver.add(fd, family === 4 ? whole : this.#rebuild6(protocol));
+        }
+      }
+      for (const family of options.families) {
+        this.#sender.add(family, open(c, options, family, IPPROTO_RAW, []));
+      }
+    } catch (error) {
+      this.close();
+      throw error;
+    }
+  }
+
+  get refused(): number {
+    return this.#refusals.total;
+  }
+
+  get refusals(): ReadonlyMap<string, number> {
+    return this.#refusals.byReason;
+  }
+
+  receive(handler: PacketSink): void {
+    this.#receiver.receive(handler);
+  }
+
+  send: PacketSink = (packets, count) => this.#sender.send(packets, count);
+
+  close(): void {
+    this.#sender.close();
+    this.#receiver.close();
+  }
+
+  #rebuild6(protocol: number): Rebuild {
+    return (vector, i, packet) => {
+      const control = this.#control;
+      control.read(vector, i);
+      if (control.dstAt < 0) return 'destination not told';
+      prependExtensions(vector.bytes, control, packet);
+      const payloadLen = packet.len;
+      const next = control.firstExtension < 0 ? protocol : control.firstExtension;
+      if (packet.at - ipv6.HEADER_LEN < packet.slotAt) return 'too many extension headers';
+      if (payloadLen > ipv6.PAYLOAD_LEN_MAX) return 'too long to receive';
+      packet.at -= ipv6.HEADER_LEN;
+      const { trafficClass, flowLabel, hopLimit } = control;
+      const p = packet.bytes;
+      ipv6.write(p, packet.at, trafficClass, flowLabel, payloadLen, next, hopLimit);
+      bytes.copy(vector.bytes, vector.nameAt(i) + 8, p, packet.at + ipv6.SRC_AT, 16);
+      bytes.copy(vector.bytes, control.dstAt, p, packet.at + ipv6.DST_AT, 16);
+      return undefined;
+    };
+  }
+}
+
+const IPPROTO_RAW = 255;
+
+function open(
+  c: Libc,
+  options: RawOptions,
+  family: Family,
+  protocol: number,
+  on: readonly (readonly [number, number])[],
+): number {
+  return openSocket(c, `open raw IPv${family} socket for protocol ${protocol}`, {
+    family,
+    type: SOCK_RAW,
+    protocol,
+    mark: options.mark,
+    device: options.device,
+    bufferLen: options.bufferLen ?? 8 << 20,
+    on,
+  });
+}
+
+/** IPv4 raw sockets deliver the header, with length and offset in network order. */
+function whole(): undefined {
+  return undefined;
+}
+
+/** Puts the extension headers back. Moves `at` below the slot's begin, without writing, when there is no room. */
+function prependExtensions(from: Uint8Array, control: Control, packet: Packet): void {
+  let total = 0;
+  for (const { at, end } of control.extensions) total += end - at;
+  packet.at -= total;
+  if (packet.at < packet.slotAt) return;
+  let to = packet.at;
+  for (const { at, end } of control.extensions) {
+    bytes.copy(from, at, packet.bytes, to, end - at);
+    to += end - at;
+  }
+}

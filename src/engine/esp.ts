@@ -1,0 +1,167 @@
+import type { DropReason } from '../base/drop.ts';
+import type { Sa } from '../sad/sa.ts';
+import { setU8, u8, zero } from '../wire/bytes.ts';
+import * as checksum from '../wire/checksum.ts';
+import * as esp from '../wire/esp.ts';
+import { PROTO } from '../wire/protocol.ts';
+import * as udp from '../wire/udp.ts';
+import type { Core } from './core.ts';
+import type { Flight } from './flight.ts';
+import { finishHeader, openGap } from './header.ts';
+
+const LOW = 2 ** 32;
+
+/** How many octets a payload takes as ESP: header, IV, padding, trailer and ICV included, and UDP if it is in UDP. */
+export function sealedLen(sa: Sa, payloadLen: number): number {
+  const { alignLen, ivLen, icvLen } = sa.spec.esp!;
+  const textLen = Math.ceil((payloadLen + esp.TRAILER_LEN) / alignLen) * alignLen;
+  return udpLen(sa) + esp.HEADER_LEN + ivLen + textLen + icvLen;
+}
+
+/** The largest payload whose ESP form fits into `len` octets. */
+export function payloadMax(sa: Sa, len: number): number {
+  const { alignLen, ivLen, icvLen } = sa.spec.esp!;
+  const textLen = len - udpLen(sa) - esp.HEADER_LEN - ivLen - icvLen;
+  return Math.floor(textLen / alignLen) * alignLen - esp.TRAILER_LEN;
+}
+
+/** Builds header, IV, padding and trailer around the payload, ready for `seal`. */
+export function prepare(core: Core, flight: Flight, sa: Sa, next: number): DropReason | undefined {
+  const transform = sa.spec.esp!;
+  const { packet, cursor } = flight;
+  const seq = sa.takeSeq(1);
+  if (seq < 0) return seq === -1 ? 'sequence-exhausted' : 'sequence-store';
+  const p = packet.bytes;
+  const payloadLen = packet.end - cursor.insertAt;
+  const gapAt = openGap(packet, cursor, udpLen(sa) + esp.HEADER_LEN + transform.ivLen);
+  const espAt = gapAt + udpLen(sa);
+  esp.write(p, espAt, sa.spec.spi, seq % LOW);
+  writeIv(core, flight, sa, espAt + esp.HEADER_LEN, seq);
+  // RFC 4303 §2.4: padding, then its length and the next header, end on the cipher's boundary.
+  const overhang = (payloadLen + esp.TRAILER_LEN) % transform.alignLen;
+  const padLen = overhang === 0 ? 0 : transform.alignLen - overhang;
+  writePadding(core, sa, p, packet.end, padLen);
+  setU8(p, packet.end + padLen, padLen);
+  setU8(p, packet.end + padLen + 1, next);
+  flight.seq = seq;
+  flight.jobAt = espAt;
+  flight.jobEnd = packet.end + padLen + esp.TRAILER_LEN;
+  packet.end = flight.jobEnd + transform.icvLen;
+  return undefined;
+}
+
+export function seal(flight: Flight, sa: Sa): void {
+  sa.spec.esp!.seal(flight.packet.bytes, flight.jobAt, flight.jobEnd, seqHigh(sa, flight.seq));
+}
+
+/** Writes the headers in front that depend on the sealed octets. */
+export function complete(flight: Flight, sa: Sa): void {
+  const { packet, cursor } = flight;
+  if (sa.spec.encapsulation === undefined) {
+    finishHeader(packet, cursor, cursor.insertProtocolAt, PROTO.ESP);
+    return;
+  }
+  const udpAt = flight.jobAt - udp.HEADER_LEN;
+  const { srcPort, dstPort } = sa.spec.encapsulation;
+  udp.write(packet.bytes, udpAt, srcPort, sa.peer?.port ?? dstPort, packet.end - udpAt);
+  finishHeader(packet, cursor, cursor.insertProtocolAt, PROTO.UDP);
+  cursor.protocol = PROTO.UDP;
+  cursor.upperAt = udpAt;
+  cursor.end = packet.end;
+  // RFC 3948 §2.1 wants 0 on IPv4. IPv6 has no such thing as no checksum (RFC 8200 §8.1).
+  if (cursor.family === 6) checksum.updateTransportChecksum(packet.bytes, cursor);
+}
+
+/** Checks what can be checked before the ICV, and describes the job. `espAt`: where ESP begins. */
+export function prepareOpen(flight: Flight, sa: Sa, espAt: number): DropReason | undefined {
+  const { alignLen, ivLen, icvLen, authenticates } = sa.spec.esp!;
+  const p = flight.packet.bytes;
+  const textLen = flight.packet.end - espAt - esp.HEADER_LEN - ivLen - icvLen;
+  if (textLen < esp.TRAILER_LEN) return 'esp-truncated';
+  if (textLen % alignLen !== 0) return 'esp-bad-alignment';
+  // Without integrity anybody could move the window (RFC 4303 §3.4.3).
+  flight.seq = authenticates ? sa.replay.check(esp.seq(p, espAt)) : 0;
+  if (flight.seq < 0) {
+    sa.replays++;
+    return 'esp-replay';
+  }
+  flight.jobAt = espAt;
+  flight.jobEnd = flight.packet.end;
+  return undefined;
+}
+
+export function open(flight: Flight, sa: Sa): void {
+  const high = seqHigh(sa, flight.seq);
+  flight.jobOk = sa.spec.esp!.open(flight.packet.bytes, flight.jobAt, flight.jobEnd, high);
+}
+
+/** After `open`: the ICV's verdict, the window again, and where the payload is (left in the flight). */
+export function completeOpen(flight: Flight, sa: Sa): DropReason | undefined {
+  const { ivLen, icvLen, authenticates } = sa.spec.esp!;
+  const p = flight.packet.bytes;
+  if (!flight.jobOk) {
+    sa.badIcvs++;
+    return 'esp-bad-icv';
+  }
+  if (authenticates && !sa.replay.commit(flight.seq)) {
+    sa.replays++;
+    return 'esp-replay';
+  }
+  const textAt = flight.jobAt + esp.HEADER_LEN + ivLen;
+  const textEnd = flight.jobEnd - icvLen;
+  const padLen = u8(p, textEnd - 2);
+  if (padLen + esp.TRAILER_LEN > textEnd - textAt) return 'esp-bad-padding';
+  flight.payloadAt = textAt;
+  flight.payloadEnd = textEnd - esp.TRAILER_LEN - padLen;
+  flight.next = u8(p, textEnd - 1);
+  return flight.next === PROTO.NONE ? 'esp-dummy' : undefined;
+}
+
+/** The high half that an extended sequence number adds to the ICV, or -1 without ESN. */
+export function seqHigh(sa: Sa, seq: number): number {
+  return sa.spec.esn ? Math.floor(seq / LOW) : -1;
+}
+
+function udpLen(sa: Sa): number {
+  return sa.spec.encapsulation === undefined ? 0 : udp.HEADER_LEN;
+}
+
+function writeIv(core: Core, flight: Flight, sa: Sa, at: number, seq: number): void {
+  const { iv, ivLen } = sa.spec.esp!;
+  if (iv === 'unique') core.ivs.writeUnique(flight.packet.bytes, at, sa, seq);
+  else if (iv === 'unpredictable') core.ivs.writeRandom(flight.packet.bytes, at, ivLen);
+}
+
+function writePadding(core: Core, sa: Sa, p: Uint8Array, at: number, len: number): void {
+  if (sa.spec.padding === 'zero') zero(p, at, len);
+  else if (sa.spec.padding === 'random') core.ivs.writeRandom(p, at, len);
+  else for (let i = 0; i < len; i++) setU8(p, at + i, i + 1);
+}
+
+/** Takes the ESP layer's UDP header, if it has one, into account when the payload moves to the front. */
+export function headersEnd(flight: Flight): number {
+  return flight.udpDport === 0 ? flight.jobAt : flight.jobAt - udp.HEADER_LEN;
+}
+
+/**
+ * A transport-mode packet that crossed a NAT carries checksums made with addresses that are no longer there (RFC 3948
+ * §3.1.2). Its octets are authenticated, so a new checksum hides nothing.
+ */
+export function repairChecksum(flight: Flight): void {
+  const { packet, cursor } = flight;
+  if (cursor.protocol !== PROTO.TCP && cursor.protocol !== PROTO.UDP) return;
+  if (cursor.protocol === PROTO.UDP && cursor.family === 4) {
+    const field = cursor.upperAt + udp.CHECKSUM_AT;
+    if (field + 2 > cursor.end) return;
+    // 0 says that the sender computed none, and may stay so.
+    if (udp.checksum(packet.bytes, cursor.upperAt) === 0) return;
+  }
+  checksum.updateTransportChecksum(packet.bytes, cursor);
+}
+
+/** A one-octet datagram that keeps a NAT's mapping alive (RFC 3948 §2.3). */
+export function writeKeepalive(p: Uint8Array, udpAt: number, sport: number, dport: number): number {
+  udp.write(p, udpAt, sport, dport, udp.HEADER_LEN + 1);
+  setU8(p, udpAt + udp.HEADER_LEN, 0xff);
+  return udpAt + udp.HEADER_LEN + 1;
+}

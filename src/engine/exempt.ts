@@ -1,0 +1,71 @@
+import type { Policy } from '../spd/policy.ts';
+import { equal, u8 } from '../wire/bytes.ts';
+import type { Cursor } from '../wire/cursor.ts';
+import { PROTO } from '../wire/protocol.ts';
+import type { Settings } from './settings.ts';
+import type { Side } from './stats.ts';
+
+const IKE_PORT = 500;
+const IKE_NAT_PORT = 4500;
+
+/**
+ * What a policy between two hosts must not catch unless it names it, since protection itself depends on it: neighbour
+ * discovery, IKE, and our own ESP in UDP. Only the local port counts: with the peer's, anybody could send in the clear from
+ * port 500 to any service.
+ */
+export function isExempt(
+  policy: Policy,
+  side: Side,
+  p: Uint8Array,
+  cursor: Cursor,
+  settings: Settings,
+): boolean {
+  if (policy.type !== 'ipsec' || !cursor.portsKnown) return false;
+  const { selector } = policy;
+  if (isNeighbourDiscovery(cursor)) {
+    const named = selector.protocol === PROTO.ICMPV6 && selector.sport >= 133;
+    return !named && isBetweenItsEnds(policy, p, cursor);
+  }
+  if (cursor.protocol !== PROTO.UDP) return false;
+  const port = side === 'out' ? cursor.sport : cursor.dport;
+  if (port !== IKE_PORT && port !== IKE_NAT_PORT && !settings.encapsulationPorts.includes(port)) {
+    return false;
+  }
+  const named =
+    selector.protocol === PROTO.UDP && (side === 'out' ? selector.sport : selector.dport) === port;
+  return !named && isBetweenItsEnds(policy, p, cursor);
+}
+
+/** RFC 4861: router and neighbour solicitations and advertisements, and redirects. */
+export function isNeighbourDiscovery(cursor: Cursor): boolean {
+  return (
+    cursor.protocol === PROTO.ICMPV6 &&
+    cursor.portsKnown &&
+    cursor.sport >= 133 &&
+    cursor.sport <= 137
+  );
+}
+
+/** Whether the packet goes from one end of the protection to the other, and not between networks behind them. */
+function isBetweenItsEnds(policy: Policy, p: Uint8Array, cursor: Cursor): boolean {
+  for (const request of policy.requests) {
+    if (request.mode === 'transport') continue;
+    const { src, dst } = request;
+    if (src === undefined || dst === undefined || src.family !== cursor.family) return false;
+    if (!equal(src.bytes, 0, p, cursor.srcAt, src.bytes.length)) return false;
+    if (!equal(dst.bytes, 0, p, cursor.dstAt, dst.bytes.length)) return false;
+  }
+  return true;
+}
+
+/** 127.0.0.0/8 and ::1, which no default touches. */
+export function isLoopbackPacket(p: Uint8Array, cursor: Cursor): boolean {
+  if (cursor.family === 4) return u8(p, cursor.srcAt) === 127 || u8(p, cursor.dstAt) === 127;
+  return isOne(p, cursor.srcAt) || isOne(p, cursor.dstAt);
+}
+
+function isOne(p: Uint8Array, at: number): boolean {
+  if (u8(p, at + 15) !== 1) return false;
+  for (let i = 0; i < 15; i++) if (u8(p, at + i) !== 0) return false;
+  return true;
+}

@@ -1,0 +1,79 @@
+import type { DropReason } from '../base/drop.ts';
+import type { Sa } from '../sad/sa.ts';
+import type { Policy } from '../spd/policy.ts';
+import { Cursor } from '../wire/cursor.ts';
+import type { Packet } from '../wire/packet.ts';
+
+/** The deepest bundle, and the most IPsec headers opened on one packet. */
+export const LAYERS_MAX = 8;
+/** Packets taken through the stages together. */
+export const BATCH_MAX = 64;
+
+/** One layer of protection: which SA, and whether it wraps the whole packet in a tunnel header. */
+export interface Layer {
+  sa: Sa;
+  tunnel: boolean;
+}
+
+/**
+ * One packet on its way through the stages of `output` or `input`. Flights are made once and used again for every batch.
+ */
+export class Flight {
+  packet!: Packet;
+  readonly cursor = new Cursor();
+  policy: Policy | undefined;
+  /** Going out: the layers to apply, innermost first. Coming in: those taken off, outermost first. */
+  readonly layers: (Layer | undefined)[] = new Array(LAYERS_MAX).fill(undefined);
+  layerCount = 0;
+  drop: DropReason | undefined;
+  /** The packet is from the host's own arena, and goes back there. */
+  owned = false;
+  /** Still on its way. */
+  active = false;
+  /** Coming in: no more layers for us; and, within a round, a layer is being opened with `sa`. */
+  finished = false;
+  opening = false;
+  sa: Sa | undefined;
+
+  /** What the current layer protects, in octets: what lifetimes in bytes count. */
+  payloadLen = 0;
+  // The job of the current layer, between its preparation and its completion.
+  jobAt = 0;
+  jobEnd = 0;
+  seq = 0;
+  jobOk = false;
+  /** Coming in: what the layer held, and the protocol of that. */
+  payloadAt = 0;
+  payloadEnd = 0;
+  next = 0;
+  /** Coming in, ESP in UDP: the ports of the outer datagram; 0 otherwise. */
+  udpSport = 0;
+  udpDport = 0;
+
+  begin(packet: Packet, owned: boolean): void {
+    this.packet = packet;
+    this.policy = undefined;
+    this.layerCount = 0;
+    this.drop = undefined;
+    this.owned = owned;
+    this.active = true;
+    this.finished = false;
+    this.opening = false;
+    this.sa = undefined;
+    this.udpSport = 0;
+    this.udpDport = 0;
+  }
+
+  push(sa: Sa, tunnel: boolean): boolean {
+    if (this.layerCount === LAYERS_MAX) return false;
+    const layer = this.layers[this.layerCount];
+    if (layer === undefined) {
+      this.layers[this.layerCount] = { sa, tunnel };
+    } else {
+      layer.sa = sa;
+      layer.tunnel = tunnel;
+    }
+    this.layerCount++;
+    return true;
+  }
+}

@@ -1,0 +1,331 @@
+import { ADDRESS_LEN } from '../base/address.ts';
+import type { DropReason } from '../base/drop.ts';
+import { Sa } from '../sad/sa.ts';
+import * as ahHeader from '../wire/ah.ts';
+import { u8, u32 } from '../wire/bytes.ts';
+import * as checksum from '../wire/checksum.ts';
+import { type Cursor, decode } from '../wire/cursor.ts';
+import * as espHeader from '../wire/esp.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as ipv6 from '../wire/ipv6.ts';
+import type { Packet } from '../wire/packet.ts';
+import { PROTO } from '../wire/protocol.ts';
+import * as udp from '../wire/udp.ts';
+import * as ah from './ah.ts';
+import { checkInput } from './check.ts';
+import type { Core } from './core.ts';
+import { familySettings } from './decide.ts';
+import * as esp from './esp.ts';
+import { BATCH_MAX, Flight } from './flight.ts';
+import { closeGap, finishHeader } from './header.ts';
+import { noteMapping } from './natt.ts';
+import type { Reassembly } from './reassembly.ts';
+import { decapsulate } from './tunnel.ts';
+
+/** What to do next with a packet: open its outermost layer, or hand it on because it has none for us. */
+type Step = 'open' | 'done' | { readonly drop: DropReason };
+
+const OPEN: Step = 'open';
+const DONE: Step = 'done';
+
+/**
+ * From the wire to the local side, a batch at a time:
+ *
+ *     read        headers; fragments are put together
+ *     open        while it is IPsec to us, one round per layer: find the SA and check the window, open all, then the
+ *                 window again and what was inside
+ *     check       the policy against the SAs that were used
+ *     deliver
+ */
+export class Input {
+  readonly #core: Core;
+  readonly #reassembly: Reassembly;
+  readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
+  readonly #out: Packet[] = [];
+  readonly #owned: Packet[] = [];
+
+  constructor(core: Core, reassembly: Reassembly) {
+    this.#core = core;
+    this.#reassembly = reassembly;
+  }
+
+  run(packets: readonly Packet[], count: number): void {
+    for (let from = 0; from < count; from += BATCH_MAX) {
+      this.#batch(packets, from, Math.min(count, from + BATCH_MAX));
+    }
+  }
+
+  #batch(packets: readonly Packet[], from: number, to: number): void {
+    const flights = this.#flights;
+    const count = to - from;
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      flight.begin(packets[from + i]!, false);
+      this.#core.stats.inPackets++;
+      this.#read(flight);
+    }
+    while (this.#openRound(count)) {}
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (flight.active) this.#judge(flight);
+    }
+    this.#deliver();
+  }
+
+  /** Decodes the headers of what now is the packet, and waits for the rest of it if it is a fragment. */
+  #read(flight: Flight): void {
+    const { packet, cursor } = flight;
+    const bad = decode(packet.bytes, packet.at, packet.end, cursor);
+    if (bad !== undefined) return this.#drop(flight, bad);
+    packet.end = cursor.end;
+    if (cursor.family === 4 && !ipv4.checksumOk(packet.bytes, packet.at)) {
+      return this.#drop(flight, 'bad-header-checksum');
+    }
+    // Inside a tunnel a fragment may pass as it is, if the policy can be found without ports.
+    if (!cursor.isFragment) return;
+    const isIpsec = cursor.protocol === PROTO.ESP || cursor.protocol === PROTO.AH;
+    if (flight.layerCount === 0 || isIpsec) this.#reassemble(flight);
+  }
+
+  /**
+   * Puts the fragment to the others. Those that came through different SAs are never put together, so the SAs of the last
+   * fragment are those of the whole datagram.
+   */
+  #reassemble(flight: Flight): void {
+    const { packet, cursor } = flight;
+    const now = this.#core.env.clock.monotonicMs();
+    const whole = this.#reassembly.add(packet.bytes, cursor, now, usedSas(flight));
+    this.#release(flight);
+    if (whole === undefined) {
+      flight.active = false;
+      return;
+    }
+    this.#core.stats.reassembled++;
+    flight.packet = whole;
+    flight.owned = true;
+    const bad = decode(whole.bytes, whole.at, whole.end, cursor);
+    if (bad !== undefined) this.#drop(flight, bad);
+  }
+
+  /** One layer off every packet that has one for us; false when none had. */
+  #openRound(count: number): boolean {
+    const flights = this.#flights;
+    let jobs = 0;
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      flight.opening = false;
+      if (!flight.active || flight.finished) continue;
+      const step = this.#prepare(flight);
+      if (step === OPEN) {
+        flight.opening = true;
+        jobs++;
+      } else if (step === DONE) {
+        flight.finished = true;
+      } else {
+        this.#drop(flight, (step as { drop: DropReason }).drop);
+      }
+    }
+    if (jobs === 0) return false;
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (flight.opening) this.#open(flight);
+    }
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (flight.opening && flight.active) this.#complete(flight);
+    }
+    return true;
+  }
+
+  /** Is the packet IPsec to us? Then its SA is found and the job described. */
+  #prepare(flight: Flight): Step {
+    const { packet, cursor } = flight;
+    const p = packet.bytes;
+    flight.udpSport = 0;
+    flight.udpDport = 0;
+    if (cursor.isFragment) return DONE;
+    if (cursor.protocol === PROTO.ESP) return this.#prepareEsp(flight, cursor.upperAt);
+    if (cursor.protocol === PROTO.AH) return this.#prepareAh(flight, cursor.upperAt);
+    if (cursor.protocol === PROTO.IPCOMP && flight.layerCount === 0)
+      return { drop: 'ipcomp-unsupported' };
+    if (cursor.protocol !== PROTO.UDP || !cursor.portsKnown) return DONE;
+    if (!this.#core.settings.encapsulationPorts.includes(cursor.dport)) return DONE;
+    return this.#prepareUdp(flight, p, cursor);
+  }
+
+  /** RFC 3948 §2: ESP, a keep-alive, or behind four zero octets IKE, which is not ours. */
+  #prepareUdp(flight: Flight, p: Uint8Array, cursor: Cursor): Step {
+    const { upperAt, end } = cursor;
+    const bad = udp.check(p, upperAt, end);
+    if (bad !== undefined) return { drop: bad };
+    const dataAt = upperAt + udp.HEADER_LEN;
+    const dataLen = udp.len(p, upperAt) - udp.HEADER_LEN;
+    if (dataLen === 1 && u8(p, dataAt) === 0xff) return { drop: 'natt-keepalive' };
+    if (dataLen < 4) return { drop: 'natt-not-esp' };
+    if (u32(p, dataAt) === 0) return DONE;
+    // Over IPv6 a datagram without checksum is not one (RFC 8200 §8.1); over IPv4 ESP needs none, and has 0.
+    if (!checksum.transportChecksumOk(p, cursor)) return { drop: 'bad-udp-checksum' };
+    flight.udpSport = cursor.sport;
+    flight.udpDport = cursor.dport;
+    flight.packet.end = dataAt + dataLen;
+    return this.#prepareEsp(flight, dataAt);
+  }
+
+  #prepareEsp(flight: Flight, espAt: number): Step {
+    const p = flight.packet.bytes;
+    const bad = espHeader.check(p, espAt, flight.packet.end);
+    if (bad !== undefined) return { drop: bad };
+    const sa = this.#find(flight, 'esp', espHeader.spi(p, espAt));
+    if (!(sa instanceof Sa)) return sa;
+    if ((sa.spec.encapsulation !== undefined) !== (flight.udpDport !== 0)) {
+      return { drop: 'sa-wrong-encapsulation' };
+    }
+    const wrong = esp.prepareOpen(flight, sa, espAt);
+    if (wrong !== undefined) return { drop: wrong };
+    flight.sa = sa;
+    return OPEN;
+  }
+
+  #prepareAh(flight: Flight, ahAt: number): Step {
+    const p = flight.packet.bytes;
+    const bad = ahHeader.check(p, ahAt, flight.packet.end);
+    if (bad !== undefined) return { drop: bad };
+    const sa = this.#find(flight, 'ah', ahHeader.spi(p, ahAt));
+    if (!(sa instanceof Sa)) return sa;
+    const wrong = ah.prepareOpen(flight, sa, ahAt);
+    if (wrong !== undefined) return { drop: wrong };
+    flight.sa = sa;
+    return OPEN;
+  }
+
+  #find(flight: Flight, protocol: 'esp' | 'ah', spi: number): Sa | Step {
+    const { packet, cursor } = flight;
+    const len = ADDRESS_LEN[cursor.family];
+    const sa = this.#core.sad.inbound(protocol, spi, packet.bytes, cursor.dstAt, len);
+    // What a tunnel carries may be IPsec between others, which is none of our business.
+    if (sa === undefined) return flight.layerCount > 0 ? DONE : { drop: 'no-sa-for-spi' };
+    if (!sa.isUsable) return { drop: 'sa-not-usable' };
+    return sa;
+  }
+
+  #open(flight: Flight): void {
+    const sa = flight.sa!;
+    if (sa.spec.protocol === 'esp') {
+      esp.open(flight, sa);
+    } else {
+      const bad = ah.verify(this.#core, flight, sa);
+      if (bad !== undefined) this.#drop(flight, bad);
+    }
+  }
+
+  #complete(flight: Flight): void {
+    const sa = flight.sa!;
+    const { stats } = this.#core;
+    // An earlier packet of this batch may have used the SA up, or moved the window.
+    if (!sa.isUsable) return this.#drop(flight, 'sa-not-usable');
+    if (sa.spec.protocol === 'esp') {
+      const bad = esp.completeOpen(flight, sa);
+      if (bad === 'esp-dummy') this.#count(flight, sa, 0);
+      if (bad !== undefined) return this.#drop(flight, bad);
+      stats.espOpened++;
+      this.#unwrap(flight, sa, esp.headersEnd(flight));
+    } else {
+      const bad = ah.completeOpen(flight, sa);
+      if (bad !== undefined) return this.#drop(flight, bad);
+      stats.ahOpened++;
+      this.#unwrap(flight, sa, flight.jobAt);
+    }
+  }
+
+  /** The packet without the layer: headers up to `headersEnd`, and the payload that the flight points at. */
+  #unwrap(flight: Flight, sa: Sa, headersEnd: number): void {
+    const { packet, payloadAt, payloadEnd, next } = flight;
+    const carriesIp = next === PROTO.IPIP || next === PROTO.IPV6;
+    if (sa.spec.mode === 'tunnel' && !carriesIp) return this.#drop(flight, 'wrong-mode');
+    const tunnel = carriesIp && sa.spec.mode !== 'transport';
+    if (!flight.push(sa, tunnel)) return this.#drop(flight, 'too-many-layers');
+    if (flight.udpDport !== 0) noteMapping(this.#core, flight, sa);
+    this.#count(flight, sa, payloadEnd - payloadAt);
+    packet.end = payloadEnd;
+    const bad = tunnel
+      ? this.#leaveTunnel(flight, payloadAt, next)
+      : this.#leaveTransport(flight, headersEnd, payloadAt, next);
+    if (bad !== undefined) return this.#drop(flight, bad);
+    this.#read(flight);
+    if (flight.active && !tunnel && flight.udpDport !== 0) esp.repairChecksum(flight);
+  }
+
+  #leaveTransport(
+    flight: Flight,
+    headersEnd: number,
+    payloadAt: number,
+    next: number,
+  ): DropReason | undefined {
+    const { packet, cursor } = flight;
+    const gap = payloadAt - headersEnd;
+    const { protocolAt } = cursor;
+    closeGap(packet, cursor, headersEnd, gap);
+    finishHeader(packet, cursor, protocolAt + gap, next);
+    return undefined;
+  }
+
+  #leaveTunnel(flight: Flight, innerAt: number, next: number): DropReason | undefined {
+    const { packet, cursor } = flight;
+    const p = packet.bytes;
+    const outerEcn =
+      3 & (cursor.family === 4 ? ipv4.tos(p, cursor.at) : ipv6.trafficClass(p, cursor.at));
+    const { ecn } = familySettings(this.#core.settings, cursor.family);
+    const family = next === PROTO.IPIP ? 4 : 6;
+    const bad =
+      family === 4 ? ipv4.check(p, innerAt, packet.end) : ipv6.check(p, innerAt, packet.end);
+    return bad ?? decapsulate(packet, innerAt, family, outerEcn, ecn);
+  }
+
+  #count(flight: Flight, sa: Sa, payloadLen: number): void {
+    this.#core.sad.account(sa, 1, payloadLen);
+    flight.opening = false;
+  }
+
+  #judge(flight: Flight): void {
+    const core = this.#core;
+    let verdict = checkInput(core, flight);
+    if (verdict === 'ports-unknown') {
+      this.#reassemble(flight);
+      if (!flight.active) return;
+      verdict = checkInput(core, flight);
+      if (verdict === 'ports-unknown') verdict = 'fragment-ports-unknown';
+    }
+    if (flight.policy !== undefined) core.spd.used(flight.policy);
+    if (verdict !== undefined) return this.#drop(flight, verdict);
+    core.stats.inDelivered++;
+    this.#out.push(flight.packet);
+    if (flight.owned) this.#owned.push(flight.packet);
+  }
+
+  #deliver(): void {
+    if (this.#out.length > 0) this.#core.deliver(this.#out, this.#out.length);
+    for (const packet of this.#owned) this.#core.arena.give(packet);
+    this.#out.length = 0;
+    this.#owned.length = 0;
+  }
+
+  #drop(flight: Flight, reason: DropReason): void {
+    const { stats, events } = this.#core;
+    flight.active = false;
+    stats.drop('in', reason);
+    events.dropped?.('in', reason, flight.packet);
+    this.#release(flight);
+  }
+
+  #release(flight: Flight): void {
+    if (flight.owned) this.#core.arena.give(flight.packet);
+    flight.owned = false;
+  }
+}
+
+/** The SAs that a packet came through, as a key. */
+function usedSas(flight: Flight): string {
+  let key = '';
+  for (let i = 0; i < flight.layerCount; i++) key += ` ${flight.layers[i]!.sa.serial}`;
+  return key;
+}

@@ -1,0 +1,193 @@
+import type { DropReason } from '../base/drop.ts';
+import { u8 } from '../wire/bytes.ts';
+import { decode } from '../wire/cursor.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import type { Packet } from '../wire/packet.ts';
+import * as ah from './ah.ts';
+import { type Core, nextId } from './core.ts';
+import { decideOutput, innerMtu } from './decide.ts';
+import * as esp from './esp.ts';
+import { BATCH_MAX, Flight } from './flight.ts';
+import { writeTooBig } from './icmp.ts';
+import type { Reassembly } from './reassembly.ts';
+import { Transmitter } from './transmit.ts';
+import { encapsulate, innerProtocol } from './tunnel.ts';
+
+/** IPv6 routers and hosts must carry this much, so a too-big error that says less helps nobody (RFC 8200 §5). */
+const IPV6_MTU_MIN = 1280;
+
+/**
+ * From the local side to the wire, a batch at a time:
+ *
+ *     decide      which policy, which SAs, what size; drops and errors are answered here
+ *     seal        one round per layer, from the inside out: prepare all, seal all, complete all
+ *     transmit    in fragments where needed
+ */
+export class Output {
+  readonly #core: Core;
+  readonly #reassembly: Reassembly;
+  readonly #transmitter: Transmitter;
+  readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
+
+  constructor(core: Core, reassembly: Reassembly) {
+    this.#core = core;
+    this.#reassembly = reassembly;
+    this.#transmitter = new Transmitter(core);
+  }
+
+  run(packets: readonly Packet[], count: number): void {
+    for (let from = 0; from < count; from += BATCH_MAX) {
+      this.#batch(packets, from, Math.min(count, from + BATCH_MAX));
+    }
+  }
+
+  /** Packets that the engine itself has for the wire (keep-alives): no policy applies. */
+  sendOwn(packet: Packet): void {
+    this.#transmitter.add(packet, true);
+    this.#transmitter.flush();
+  }
+
+  #batch(packets: readonly Packet[], from: number, to: number): void {
+    const { stats } = this.#core;
+    const flights = this.#flights;
+    let layers = 0;
+    for (let i = from; i < to; i++) {
+      const flight = flights[i - from]!;
+      flight.begin(packets[i]!, false);
+      stats.outPackets++;
+      this.#decide(flight);
+      if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
+    }
+    const count = to - from;
+    for (let layer = 0; layer < layers; layer++) this.#seal(count, layer);
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (!flight.active) continue;
+      if (flight.layerCount > 0) stats.outProtected++;
+      else stats.outClear++;
+      this.#transmitter.add(flight.packet, flight.owned);
+    }
+    this.#transmitter.flush();
+  }
+
+  #decide(flight: Flight): void {
+    const core = this.#core;
+    const bad = decode(flight.packet.bytes, flight.packet.at, flight.packet.end, flight.cursor);
+    if (bad !== undefined) return this.#drop(flight, bad);
+    flight.packet.end = flight.cursor.end;
+    let verdict = decideOutput(core, flight);
+    if (verdict === 'reassemble') {
+      if (!this.#reassemble(flight)) return;
+      verdict = decideOutput(core, flight);
+      // Only a whole packet comes out of reassembly, so the question cannot come again.
+      if (verdict === 'reassemble') return this.#drop(flight, 'fragment-ports-unknown');
+    }
+    if (flight.policy !== undefined) core.spd.used(flight.policy);
+    if (typeof verdict === 'object') {
+      if (verdict.drop === 'too-big') this.#reportTooBig(flight);
+      return this.#drop(flight, verdict.drop);
+    }
+    if (verdict === 'clear') flight.layerCount = 0;
+  }
+
+  /** Puts the fragment to the others; true when the datagram is whole, and now is the flight's packet. */
+  #reassemble(flight: Flight): boolean {
+    const { packet, cursor } = flight;
+    const whole = this.#reassembly.add(packet.bytes, cursor, this.#core.env.clock.monotonicMs());
+    flight.active = false;
+    if (whole === undefined) return false;
+    this.#core.stats.reassembled++;
+    flight.begin(whole, true);
+    const bad = decode(whole.bytes, whole.at, whole.end, cursor);
+    if (bad !== undefined) this.#drop(flight, bad);
+    return flight.active;
+  }
+
+  #reportTooBig(flight: Flight): void {
+    const core = this.#core;
+    const { packet, cursor } = flight;
+    const error = core.arena.take();
+    if (error === undefined) return;
+    let mtu = innerMtu(flight, core.mtu, cursor.insertAt - cursor.at);
+    if (cursor.family === 6 && mtu < IPV6_MTU_MIN) mtu = IPV6_MTU_MIN;
+    writeTooBig(error, packet, cursor, mtu, nextId(core));
+    core.stats.tooBigSent++;
+    core.deliver([error], 1);
+    core.arena.give(error);
+  }
+
+  /** One round: every packet that has this layer gets it. */
+  #seal(count: number, layer: number): void {
+    const flights = this.#flights;
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (!flight.active || layer >= flight.layerCount) continue;
+      const bad = this.#prepare(flight, layer);
+      if (bad !== undefined) this.#drop(flight, bad);
+    }
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (!flight.active || layer >= flight.layerCount) continue;
+      const { sa } = flight.layers[layer]!;
+      if (sa.spec.protocol === 'esp') {
+        esp.seal(flight, sa);
+      } else {
+        const bad = ah.sign(this.#core, flight, sa);
+        if (bad !== undefined) this.#drop(flight, bad);
+      }
+    }
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (flight.active && layer < flight.layerCount) this.#complete(flight, layer);
+    }
+  }
+
+  #prepare(flight: Flight, layer: number): DropReason | undefined {
+    const core = this.#core;
+    const { packet, cursor } = flight;
+    const { sa, tunnel } = flight.layers[layer]!;
+    // An earlier packet of this batch may have used the SA up.
+    if (!sa.isUsable) return 'no-sa';
+    let next: number;
+    if (tunnel) {
+      next = innerProtocol(cursor.family);
+      encapsulate(packet, cursor, sa, sa.peer?.address ?? sa.spec.dst, nextId(core), core.settings);
+    } else {
+      if (sa.spec.src.family !== cursor.family) return 'family-mismatch';
+      next = u8(packet.bytes, cursor.insertProtocolAt);
+      if (cursor.family === 4) this.#ownId(packet);
+    }
+    flight.payloadLen = packet.end - cursor.insertAt;
+    return sa.spec.protocol === 'esp'
+      ? esp.prepare(core, flight, sa, next)
+      : ah.prepare(flight, sa, next);
+  }
+
+  /** The kernel replaces an identification of 0 when it sends, which would break AH. */
+  #ownId(packet: Packet): void {
+    if (ipv4.id(packet.bytes, packet.at) === 0)
+      ipv4.setId(packet.bytes, packet.at, nextId(this.#core));
+  }
+
+  #complete(flight: Flight, layer: number): void {
+    const { sad, stats, env } = this.#core;
+    const { sa } = flight.layers[layer]!;
+    if (sa.spec.protocol === 'esp') {
+      esp.complete(flight, sa);
+      stats.espSealed++;
+      if (sa.spec.encapsulation !== undefined) sa.lastSentMs = env.clock.monotonicMs();
+    } else {
+      stats.ahSealed++;
+    }
+    sad.account(sa, 1, flight.payloadLen);
+  }
+
+  #drop(flight: Flight, reason: DropReason): void {
+    const { stats, events, arena } = this.#core;
+    flight.active = false;
+    stats.drop('out', reason);
+    events.dropped?.('out', reason, flight.packet);
+    if (flight.owned) arena.give(flight.packet);
+    flight.owned = false;
+  }
+}

@@ -1,0 +1,75 @@
+import type { DropReason } from '../base/drop.ts';
+import { setU32, u32 } from '../wire/bytes.ts';
+import { Cursor, decode } from '../wire/cursor.ts';
+import type { Packet } from '../wire/packet.ts';
+import type { Core } from './core.ts';
+import { fragment } from './fragment.ts';
+
+/** Collects a batch for the wire, in order, and cuts what is longer than the wire carries. */
+export class Transmitter {
+  readonly #core: Core;
+  readonly #packets: Packet[] = [];
+  readonly #owned: Packet[] = [];
+  readonly #cursor = new Cursor();
+  readonly #id = new Uint8Array(4);
+
+  constructor(core: Core) {
+    this.#core = core;
+  }
+
+  /** `owned`: the packet is from the host's arena, and is given back after it was sent. */
+  add(packet: Packet, owned: boolean): void {
+    if (packet.len > this.#core.mtu) {
+      this.#addFragments(packet);
+      if (owned) this.#core.arena.give(packet);
+      return;
+    }
+    this.#packets.push(packet);
+    if (owned) this.#owned.push(packet);
+  }
+
+  flush(): void {
+    if (this.#packets.length > 0) this.#core.transmit(this.#packets, this.#packets.length);
+    for (const packet of this.#owned) this.#core.arena.give(packet);
+    this.#packets.length = 0;
+    this.#owned.length = 0;
+  }
+
+  #addFragments(packet: Packet): void {
+    const core = this.#core;
+    // The fragments need room, and must not overtake what was added before.
+    this.flush();
+    const bad = this.#cut(packet);
+    if (bad === undefined) {
+      this.flush();
+      return;
+    }
+    // A part of a datagram is of no use to anybody.
+    for (const piece of this.#owned) core.arena.give(piece);
+    this.#packets.length = 0;
+    this.#owned.length = 0;
+    core.stats.drop('out', bad);
+    core.events.dropped?.('out', bad, packet);
+  }
+
+  #cut(packet: Packet): DropReason | undefined {
+    const core = this.#core;
+    const bad = decode(packet.bytes, packet.at, packet.end, this.#cursor);
+    if (bad !== undefined) return bad;
+    core.env.random.fill(this.#id);
+    // 0 stands for "none" in more than one stack.
+    if (u32(this.#id, 0) === 0) setU32(this.#id, 0, 1);
+    return fragment(
+      packet,
+      this.#cursor,
+      core.mtu,
+      u32(this.#id, 0),
+      () => core.arena.take(),
+      (piece) => {
+        core.stats.fragmentsMade++;
+        this.#packets.push(piece);
+        this.#owned.push(piece);
+      },
+    );
+  }
+}

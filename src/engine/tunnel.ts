@@ -1,0 +1,133 @@
+import type { Address } from '../base/address.ts';
+import type { DropReason } from '../base/drop.ts';
+import type { Sa } from '../sad/sa.ts';
+import type { Cursor } from '../wire/cursor.ts';
+import * as ipv4 from '../wire/ipv4.ts';
+import * as ipv6 from '../wire/ipv6.ts';
+import type { Packet } from '../wire/packet.ts';
+import { PROTO } from '../wire/protocol.ts';
+import type { Settings } from './settings.ts';
+
+/** RFC 4301 §5.1.2.1 leaves the outer TTL to us; what hosts use. */
+const OUTER_TTL = 64;
+
+const ECN_MASK = 3;
+const NOT_ECT = 0;
+const ECT_0 = 2;
+const ECT_1 = 1;
+const CE = 3;
+
+/** Which of IPv4 and IPv6 the next-header octet of a tunnel names. */
+export function innerProtocol(family: 4 | 6): number {
+  return family === 4 ? PROTO.IPIP : PROTO.IPV6;
+}
+
+/**
+ * Puts a tunnel header in front of the packet and points the cursor at it. Lengths and checksum are filled in when the layer
+ * is complete. DSCP is copied, the TTL is a new one, DF and ECN follow the SA or the host (RFC 4301 §5.1.2, RFC 6040 §4.1).
+ */
+export function encapsulate(
+  packet: Packet,
+  cursor: Cursor,
+  sa: Sa,
+  dst: Address,
+  id: number,
+  settings: Settings,
+): void {
+  const p = packet.bytes;
+  const { src } = sa.spec;
+  const innerAt = packet.at;
+  const isInner4 = cursor.family === 4;
+  const innerClass = isInner4 ? ipv4.tos(p, innerAt) : ipv6.trafficClass(p, innerAt);
+  const ecn = (src.family === 4 ? settings.inet : settings.inet6).ecn;
+  const tos = outerClass(
+    innerClass,
+    sa.spec.tunnel.ecn === undefined ? ecn : sa.spec.tunnel.ecn ? 1 : 0,
+  );
+  if (src.family === 4) {
+    const df = wantsDf(packet, cursor, sa, settings);
+    packet.at -= ipv4.HEADER_LEN;
+    ipv4.write(p, packet.at, tos, 0, id, df ? ipv4.FLAG_DF : 0, OUTER_TTL, 0);
+    p.set(src.bytes, packet.at + ipv4.SRC_AT);
+    p.set(dst.bytes, packet.at + ipv4.DST_AT);
+  } else {
+    packet.at -= ipv6.HEADER_LEN;
+    ipv6.write(p, packet.at, tos, 0, 0, 0, OUTER_TTL);
+    p.set(src.bytes, packet.at + ipv6.SRC_AT);
+    p.set(dst.bytes, packet.at + ipv6.DST_AT);
+  }
+  pointAtHeader(cursor, packet.at, src.family, innerAt, packet.end);
+}
+
+/** DF of the outer IPv4 header. An inner IPv6 packet is never fragmented on the way, which `copy` takes for DF. */
+export function wantsDf(packet: Packet, cursor: Cursor, sa: Sa, settings: Settings): boolean {
+  const rule = sa.spec.tunnel.df ?? settings.dfbit;
+  if (rule !== 'copy') return rule === 'set';
+  return cursor.family === 6 || ipv4.dontFragment(packet.bytes, packet.at);
+}
+
+/**
+ * What the inner packet keeps of the outer header: congestion that was met on the way (RFC 6040 §4.2). The combination that
+ * cannot be honest is a reason to drop.
+ */
+export function decapsulate(
+  packet: Packet,
+  innerAt: number,
+  innerFamily: 4 | 6,
+  outerEcn: number,
+  ecn: -1 | 0 | 1,
+): DropReason | undefined {
+  const p = packet.bytes;
+  const tos = innerFamily === 4 ? ipv4.tos(p, innerAt) : ipv6.trafficClass(p, innerAt);
+  const inner = tos & ECN_MASK;
+  packet.at = innerAt;
+  if (ecn === -1) return undefined;
+  if (outerEcn === CE && inner === NOT_ECT) return 'ecn-invalid';
+  let merged = inner;
+  if (outerEcn === CE) merged = CE;
+  else if (outerEcn === ECT_1 && inner === ECT_0) merged = ECT_1;
+  if (merged === inner) return undefined;
+  if (innerFamily === 4) {
+    ipv4.setTos(p, innerAt, (tos & ~ECN_MASK) | merged);
+    ipv4.updateChecksum(p, innerAt);
+  } else {
+    ipv6.setTrafficClass(p, innerAt, (tos & ~ECN_MASK) | merged);
+  }
+  return undefined;
+}
+
+/** RFC 6040 §4.1: normal mode copies the field; compatibility mode makes the outer header not ECN capable. */
+function outerClass(innerClass: number, ecn: -1 | 0 | 1): number {
+  return ecn === 0 ? innerClass & ~ECN_MASK : innerClass;
+}
+
+/** A plain header without options or extensions, whose payload begins at `payloadAt`. */
+function pointAtHeader(
+  cursor: Cursor,
+  at: number,
+  family: 4 | 6,
+  payloadAt: number,
+  end: number,
+): void {
+  const header = family === 4 ? ipv4 : ipv6;
+  cursor.family = family;
+  cursor.at = at;
+  cursor.end = end;
+  cursor.srcAt = at + header.SRC_AT;
+  cursor.dstAt = at + header.DST_AT;
+  cursor.protocolAt = at + (family === 4 ? ipv4.PROTOCOL_AT : ipv6.NEXT_HEADER_AT);
+  cursor.insertProtocolAt = cursor.protocolAt;
+  cursor.protocol = 0;
+  cursor.upperAt = payloadAt;
+  cursor.insertAt = payloadAt;
+  cursor.isFragment = false;
+  cursor.fragmentOffset = 0;
+  cursor.moreFragments = false;
+  cursor.fragmentHeaderAt = 0;
+  cursor.hopOptionsAt = 0;
+  cursor.routingAt = 0;
+  cursor.segmentsLeft = 0;
+  cursor.sport = 0;
+  cursor.dport = 0;
+  cursor.portsKnown = true;
+}

@@ -1,0 +1,182 @@
+import { describe, expect, test } from 'vitest';
+import { prefix } from '../../src/base/address.ts';
+import type { Diversion } from '../../src/drivers/linux/diversion.ts';
+import {
+  bytecode,
+  compileFilter,
+  INSTRUCTIONS_MAX,
+  type Instruction,
+} from '../../src/drivers/linux/redirect-filter.ts';
+import { fromHex } from '../../src/wire/bytes.ts';
+
+/** The dumbest BPF machine: what <linux/filter.h> says, for the instructions we use. Answers 0 when a load fails. */
+function run(program: readonly Instruction[], frame: Uint8Array, vlan = 0): number {
+  let a = 0;
+  let x = 0;
+  const load = (at: number, len: number) => {
+    let value = 0;
+    for (let i = 0; i < len; i++) value = value * 256 + (frame[at + i] ?? Number.NaN);
+    return value;
+  };
+  for (let pc = 0; ; pc++) {
+    const { code, jt, jf, k } = program[pc]!;
+    if (code === 0x06) return k;
+    else if (code === 0x05) pc += k;
+    else if (code === 0x15) pc += a === k ? jt : jf;
+    else if (code === 0x25) pc += a > k ? jt : jf;
+    else if (code === 0x35) pc += a >= k ? jt : jf;
+    else if (code === 0x45) pc += (a & k) !== 0 ? jt : jf;
+    else if (code === 0x54) a = (a & k) >>> 0;
+    else if (code === 0xb1) x = (load(k, 1) & 15) * 4;
+    else if (code === 0x48) a = load(x + k, 2);
+    else if (code === 0x20 && k === 0xfffff030) a = vlan;
+    else if (code === 0x28 && k === 0xfffff000) a = load(12, 2);
+    else if (code === 0x20) a = load(k, 4);
+    else if (code === 0x28) a = load(k, 2);
+    else if (code === 0x30) a = load(k, 1);
+    else throw new Error(`unknown instruction ${code}`);
+    if (Number.isNaN(a) || Number.isNaN(x)) return 0;
+  }
+}
+
+const ETHER = `${'02'.repeat(12)}`;
+const PEER4 = 'c0000201';
+const LOCAL4 = 'c6336407';
+
+function v4(
+  protocol: number,
+  upper: string,
+  more: { src?: string; frag?: string; options?: string } = {},
+) {
+  const options = more.options ?? '';
+  const ihl = (5 + options.length / 8).toString(16);
+  const p = protocol.toString(16).padStart(2, '0');
+  const addresses = (more.src ?? PEER4) + LOCAL4;
+  return fromHex(
+    `${ETHER}0800` +
+      `4${ihl}000040` +
+      `0001${more.frag ?? '0000'}40${p}0000${addresses}${options}${upper}`.padStart(0),
+  );
+}
+
+const PEER6 = `20010db8${'0'.repeat(23)}1`;
+const LOCAL6 = `20010db8${'0'.repeat(23)}2`;
+
+function v6(next: number, upper: string, src = PEER6) {
+  const n = next.toString(16).padStart(2, '0');
+  return fromHex(`${ETHER}86dd6000000000${'10'}${n}40${src}${LOCAL6}${upper}`);
+}
+
+const UDP_4500 = '119411940010000000000000';
+const UDP_OTHER = '119411950010000000000000';
+const options = { linkHeaderLen: 14, encapPort: 4500 };
+const both: Diversion = {
+  out: [],
+  in: [
+    { source: prefix('203.0.113.0/25'), destination: prefix('0.0.0.0/0') },
+    { source: prefix('192.0.2.1'), destination: prefix('198.51.100.0/28') },
+    { source: prefix('2001:db8:1::/33'), destination: prefix('::/0') },
+    { source: prefix('2001:db8::1'), destination: prefix('2001:db8::/127') },
+    { source: prefix('2001:db8::1'), destination: prefix('2001:db8::2') },
+  ],
+  all: false,
+};
+
+describe.each([
+  ['pairs', both],
+  ['everything', { out: [], in: [], all: true }],
+] as const)('what is redirected: %s', (_name, diversion) => {
+  const program = compileFilter(diversion, options)!;
+  const verdict = (frame: Uint8Array) => (run(program, frame) === 0 ? 'pass' : 'redirect');
+
+  test.each([
+    ['IPv4 ESP', v4(50, '00000000'), 'pass'],
+    ['IPv4 AH', v4(51, '00000000'), 'pass'],
+    ['IPv4 fragment of ESP', v4(50, '00000000', { frag: '2000' }), 'pass'],
+    ['IPv4 TCP', v4(6, '00000000'), 'redirect'],
+    ['IPv4 ICMP', v4(1, '08000000'), 'redirect'],
+    ['our UDP port', v4(17, UDP_4500), 'pass'],
+    ['our UDP port behind options', v4(17, UDP_4500, { options: '01010100' }), 'pass'],
+    ['our UDP port only where options are', v4(17, UDP_OTHER, { options: '00001194' }), 'redirect'],
+    ['another UDP port', v4(17, UDP_OTHER), 'redirect'],
+    ['first fragment of our UDP port', v4(17, UDP_4500, { frag: '2000' }), 'redirect'],
+    ['later fragment that looks like our UDP port', v4(17, UDP_4500, { frag: '0001' }), 'redirect'],
+    ['our UDP port with "do not fragment"', v4(17, UDP_4500, { frag: '4000' }), 'pass'],
+    ['IPv6 ESP', v6(50, '00000000'), 'pass'],
+    ['IPv6 AH', v6(51, '00000000'), 'pass'],
+    ['IPv6 TCP', v6(6, '00000000'), 'redirect'],
+    ['IPv6 UDP to our port', v6(17, UDP_4500), 'pass'],
+    ['IPv6 UDP to another port', v6(17, UDP_OTHER), 'redirect'],
+    ['echo request', v6(58, '80000000'), 'redirect'],
+    ['before neighbour discovery', v6(58, '84000000'), 'redirect'],
+    ['router solicitation', v6(58, '85000000'), 'pass'],
+    ['neighbour solicitation', v6(58, '87000000'), 'pass'],
+    ['redirect message', v6(58, '89000000'), 'pass'],
+    ['behind neighbour discovery', v6(58, '8a000000'), 'redirect'],
+    ['IPv6 fragment', v6(44, '3200000000000000'), 'redirect'],
+    ['IPv6 ESP behind options', v6(60, '3200000000000000'), 'redirect'],
+    ['ARP', fromHex(`${ETHER}0806${'00'.repeat(46)}`), 'pass'],
+  ])('%s', (_what, frame, expected) => {
+    expect(verdict(frame)).toBe(expected);
+  });
+
+  test('a packet with a VLAN tag is for another device', () => {
+    expect(run(program, v4(6, '00000000'), 1)).toBe(0);
+  });
+});
+
+describe('which addresses are redirected', () => {
+  const program = compileFilter(both, options)!;
+  test.each([
+    ['203.0.113.127, in the network', v4(6, '', { src: 'cb00717f' }), true],
+    ['203.0.113.128, not in it', v4(6, '', { src: 'cb007180' }), false],
+    ['another host', v4(6, '', { src: 'c0000202' }), false],
+    ['2001:db8:1:7fff::', v6(6, '', '20010db800017fff'.padEnd(32, '0')), true],
+    ['2001:db8:1:8000::', v6(6, '', '20010db800018000'.padEnd(32, '0')), true],
+    ['2001:db8:8000::', v6(6, '', '20010db880000000'.padEnd(32, '0')), false],
+    ['2001:db8::3', v6(6, '', `20010db8${'0'.repeat(23)}3`), false],
+  ])('%s', (_what, frame, redirected) => {
+    expect(run(program, frame) !== 0).toBe(redirected);
+  });
+});
+
+test('every jump of a long program lands inside it, and families do not mix', () => {
+  const pairs = Array.from({ length: 60 }, (_, i) => ({
+    source: prefix(i % 2 === 0 ? `10.0.${i}.0/24` : `2001:db8:${i}::/48`),
+    destination: prefix(i % 2 === 0 ? '198.51.100.7' : '2001:db8::2'),
+  }));
+  const program = compileFilter({ out: [], in: pairs, all: false }, options)!;
+  for (const [at, { jt, jf }] of program.entries()) {
+    expect(at + 1 + Math.max(jt, jf)).toBeLessThanOrEqual(program.length - 1);
+    expect(Math.max(jt, jf)).toBeLessThan(256);
+  }
+  expect(run(program, v4(6, '', { src: '0a003a05' }))).not.toBe(0);
+  expect(run(program, v4(6, '', { src: '0a003b05' }))).toBe(0);
+  expect(run(program, v6(6, '', '20010db8003b'.padEnd(32, '0')))).toBe(0);
+  expect(run(program, v6(6, '', '20010db80059'.padEnd(32, '0')))).toBe(0);
+  expect(
+    run(program, v6(6, '', `20010db8${(59).toString().padStart(4, '0')}`.padEnd(32, '0'))),
+  ).not.toBe(0);
+});
+
+test('too many pairs for a program: everything is redirected rather than some of it forgotten', () => {
+  const pairs = Array.from({ length: 500 }, (_, i) => ({
+    source: prefix(`10.${i >> 8}.${i & 255}.1`),
+    destination: prefix('198.51.100.7'),
+  }));
+  const program = compileFilter({ out: [], in: pairs, all: false }, options)!;
+  expect(program.length).toBeLessThan(INSTRUCTIONS_MAX);
+  expect(run(program, v4(6, ''))).not.toBe(0);
+  expect(run(program, v4(50, ''))).toBe(0);
+});
+
+test('nothing to redirect needs no program; without a port no UDP is excepted', () => {
+  expect(compileFilter({ out: [], in: [], all: false }, options)).toBeUndefined();
+  const program = compileFilter({ out: [], in: [], all: true }, { linkHeaderLen: 14 })!;
+  expect(run(program, v4(17, UDP_4500))).not.toBe(0);
+  expect(run(program, v6(17, UDP_4500))).not.toBe(0);
+  expect(run(program, v6(58, '88'))).toBe(0);
+  expect(run(program, v6(58, '80'))).not.toBe(0);
+  expect(run(program, v6(58, '8a'))).not.toBe(0);
+  expect(bytecode(program.slice(0, 2))).toBe('2,32 0 0 4294963248,21 1 0 0');
+});
