@@ -21,21 +21,13 @@ export const DROPS = {
   // fragments
   'fragment-overlap': row('both', 'inval', 'fragments overlap (RFC 5722)'),
   'fragment-bad-length': row('both', 'inval', 'a fragment has an impossible offset or length'),
+  'fragment-duplicate': row('both', 'success', 'a fragment arrived twice'),
   'fragment-timeout': row('both', 'inval', 'not all fragments arrived in time'),
   'fragment-queue-full': row('both', 'nomem', 'too many datagrams are waiting for fragments'),
-  'fragment-of-ipsec': row(
-    'in',
-    'inval',
-    'a fragment of an ESP or AH packet could not be reassembled',
-  ),
   // ESP and AH coming in
   'esp-truncated': row('in', 'inval', 'ESP packet is shorter than its SA requires'),
   'esp-bad-alignment': row('in', 'inval', 'ESP payload is not a multiple of the block size'),
-  'esp-bad-padding': row(
-    'in',
-    'inval',
-    'ESP padding is longer than the payload, or not as RFC 4303 wants it',
-  ),
+  'esp-bad-padding': row('in', 'inval', 'ESP padding is longer than the payload'),
   'esp-bad-icv': row(
     'in',
     'espauthfail',
@@ -58,7 +50,7 @@ export const DROPS = {
   'no-sa-for-spi': row('in', 'nosa', 'no SA for this SPI, protocol and destination'),
   'sa-not-usable': row('in', 'badspi', 'the SA of this SPI is larval or dead'),
   'sa-wrong-encapsulation': row('in', 'badspi', 'SA and packet disagree about UDP encapsulation'),
-  'wrong-mode': row('in', 'inval', 'a tunnel packet for a transport SA, or the reverse'),
+  'wrong-mode': row('in', 'inval', 'the SA is for tunnels, and this is not one'),
   'too-many-layers': row('both', 'inval', 'more nested IPsec headers than are allowed'),
   'ipcomp-unsupported': row('in', 'nosa', 'IPComp is not supported'),
   'ecn-invalid': row(
@@ -98,10 +90,6 @@ export const DROPS = {
   'too-big': row('out', 'inval', 'larger than the path allows, and must not be fragmented'),
   'packet-too-long': row('out', 'inval', 'longer than 65,535 octets after protection'),
   'no-room': row('both', 'nomem', 'no packet buffer left'),
-  'no-peer-address': row('out', 'noroute', 'a tunnel without an endpoint address'),
-  'family-mismatch': row('out', 'inval', 'transport mode SA of the other address family'),
-  'send-failed': row('out', 'noroute', 'the link refused the packet'),
-  'not-forwarding': row('in', 'inval', 'for another host, and this one does not forward'),
 } as const;
 
 export type DropReason = keyof typeof DROPS;

@@ -110,7 +110,10 @@ class Faulty implements FaultLink {
     this.#release(out);
   }
 
-  /** Every packet that passes, lost or not, brings those held back nearer to their turn: their number stays bounded. */
+  /**
+   * Every packet that passes, lost or not, brings those held back nearer to their turn: their
+   * number stays bounded.
+   */
   #release(out: HeldPacket[]): void {
     const still = [];
     for (const held of this.#late) {
@@ -140,7 +143,10 @@ class Faulty implements FaultLink {
     return probability > 0 && this.#below(2 ** 32) < probability * 2 ** 32;
   }
 
-  /** A random integer from 0 to `bound` - 1. The bias of a multiplication by 2^32 does not matter here. */
+  /**
+   * A random integer from 0 to `bound` - 1. The bias of a multiplication by 2^32 does not matter
+   * here.
+   */
   #below(bound: number): number {
     this.#random.fill(this.#word);
     const [a, b, c, d] = this.#word;

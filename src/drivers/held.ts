@@ -1,7 +1,10 @@
 import type { Packet, PacketSink } from '../wire/packet.ts';
 import { PacketArena } from '../wire/packet.ts';
 
-/** A copy of a packet that outlives the call it came with: the octets alone, without the room around them. */
+/**
+ * A copy of a packet that outlives the call it came with: the octets alone, without the room around
+ * them.
+ */
 export interface HeldPacket {
   readonly octets: Uint8Array;
   readonly segmentLen: number;
@@ -9,7 +12,8 @@ export interface HeldPacket {
 }
 
 export function hold(packet: Packet): HeldPacket {
-  // Offsets in a held packet count from its first octet, since the copy will sit elsewhere in its next slot.
+  // Offsets in a held packet count from its first octet, since the copy will sit elsewhere in its
+  // next slot.
   const checksumStart = packet.checksumStart === 0 ? 0 : packet.checksumStart - packet.at;
   return { octets: packet.copy(), segmentLen: packet.segmentLen, checksumStart };
 }
@@ -18,8 +22,8 @@ export function hold(packet: Packet): HeldPacket {
 export const BATCH_MAX = 64;
 
 /**
- * Hands held packets over in batches, in slots of its own that are used again for each batch. Not reentrant: whoever is
- * called must not make it deliver again.
+ * Hands held packets over in batches, in slots of its own that are used again for each batch. Not
+ * reentrant: whoever is called must not make it deliver again.
  */
 export class Delivery {
   readonly #packets: Packet[] = [];

@@ -6,8 +6,9 @@ import type { Link } from './link.ts';
 /** One end of a wire inside the process. */
 export interface MemoryLink extends Link {
   /**
-   * Delivers to this end's handler what waits for it, and returns how many packets that were. What arrives meanwhile waits
-   * for the next call, so that two ends that answer each other for ever do not hang the caller.
+   * Delivers to this end's handler what waits for it, and returns how many packets that were. What
+   * arrives meanwhile waits for the next call, so that two ends that answer each other for ever do
+   * not hang the caller.
    */
   flush(): number;
   /** Packets that wait to be delivered to this end. */
@@ -16,11 +17,14 @@ export interface MemoryLink extends Link {
 
 export interface MemoryPairOptions {
   /**
-   * `direct` (default): `send` delivers before it returns, unless a delivery on this wire is going on already; then that one
-   * goes on with it. So a handler may be called while its own host is sending. `queued`: only `flush` delivers.
+   * `direct` (default): `send` delivers before it returns, unless a delivery on this wire is going
+   * on already; then that one goes on with it. So a handler may be called while its own host is
+   * sending. `queued`: only `flush` delivers.
    */
   readonly delivery?: 'direct' | 'queued';
-  /** Packets that may wait for one end; more are refused and counted at the sender. Default 1024. */
+  /**
+   * Packets that may wait for one end; more are refused and counted at the sender. Default 1024.
+   */
   readonly queueMax?: number;
   readonly names?: readonly [string, string];
 }
@@ -97,7 +101,10 @@ class End implements MemoryLink {
   }
 }
 
-/** Delivers in rounds instead of by recursion: a ping-pong of any length needs no stack, and slots are not overwritten. */
+/**
+ * Delivers in rounds instead of by recursion: a ping-pong of any length needs no stack, and slots
+ * are not overwritten.
+ */
 function deliverAll(wire: Wire): void {
   if (wire.delivering) return;
   wire.delivering = true;

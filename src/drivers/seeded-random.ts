@@ -1,8 +1,9 @@
 import type { Random } from '../base/env.ts';
 
 /**
- * Random octets that depend on the seed alone, so that a simulated network can be run again. Not for keys: whoever sees some
- * octets can compute the rest. The generator is xorshift128 (Marsaglia, "Xorshift RNGs", 2003).
+ * Random octets that depend on the seed alone, so that a simulated network can be run again. Not
+ * for keys: whoever sees some octets can compute the rest. The generator is xorshift128 (Marsaglia,
+ * "Xorshift RNGs", 2003).
  */
 export function seededRandom(seed: number): Random {
   const state = Uint32Array.of(seed, ~seed, seed ^ 0x9e3779b9, 0x243f6a88);

@@ -1,7 +1,10 @@
 import type { Packet, PacketSink } from '../wire/packet.ts';
 import type { Link } from './link.ts';
 
-/** Called for every packet before it goes on; borrows the packet. `in` came from the link, `out` goes to it. */
+/**
+ * Called for every packet before it goes on; borrows the packet. `in` came from the link, `out`
+ * goes to it.
+ */
 export type Trace = (direction: 'in' | 'out', packet: Packet) => void;
 
 /** A link that shows every packet to `trace` on its way. */

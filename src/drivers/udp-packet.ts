@@ -31,9 +31,9 @@ export const UDP_PAYLOAD_MAX = {
 } as const;
 
 /**
- * Writes IP and UDP headers in front of a UDP payload of at most `UDP_PAYLOAD_MAX` octets. The UDP checksum is 0 on IPv4, as
- * RFC 3948 §2.1 wants it for ESP in UDP, and true on IPv6, where 0 is not allowed (RFC 8200 §8.1): the kernel has checked
- * the one that came.
+ * Writes IP and UDP headers in front of a UDP payload of at most `UDP_PAYLOAD_MAX` octets. The UDP
+ * checksum is 0 on IPv4, as RFC 3948 §2.1 wants it for ESP in UDP, and true on IPv6, where 0 is not
+ * allowed (RFC 8200 §8.1): the kernel has checked the one that came.
  */
 export function prependUdp(p: Packet, from: Endpoint, to: Endpoint, meta = UDP_META): void {
   p.at -= udp.HEADER_LEN;
@@ -41,7 +41,8 @@ export function prependUdp(p: Packet, from: Endpoint, to: Endpoint, meta = UDP_M
   udp.write(p.bytes, udpAt, from.port, to.port, p.len);
   if (from.address.family === 4) {
     p.at -= ipv4.HEADER_LEN;
-    // No identification, and "do not fragment": an atomic datagram (RFC 6864 §4.1), since it arrived whole.
+    // No identification, and "do not fragment": an atomic datagram (RFC 6864 §4.1), since it
+    // arrived whole.
     const { trafficClass, hopLimit } = meta;
     ipv4.write(p.bytes, p.at, trafficClass, p.len, 0, ipv4.FLAG_DF, hopLimit, PROTO.UDP);
     p.bytes.set(from.address.bytes, p.at + ipv4.SRC_AT);
@@ -76,7 +77,9 @@ export interface UdpPacket {
   readonly payloadEnd: number;
 }
 
-/** Reads a whole UDP packet without IPv6 extension headers; of anything else it says what is wrong. */
+/**
+ * Reads a whole UDP packet without IPv6 extension headers; of anything else it says what is wrong.
+ */
 export function readUdp(p: Packet): UdpPacket | string {
   if (p.len < 1) return 'empty packet';
   const version = p.bytes[p.at]! >> 4;

@@ -9,7 +9,10 @@ import { Refusals } from './refusals.ts';
 import { type Endpoint, prependUdp, readUdp, UDP_PAYLOAD_MAX } from './udp-packet.ts';
 
 export interface UdpUserOptions {
-  /** Where to listen. Addresses must be concrete: a socket does not tell to which address a datagram came. Port 0 picks one. */
+  /**
+   * Where to listen. Addresses must be concrete: a socket does not tell to which address a datagram
+   * came. Port 0 picks one.
+   */
   readonly endpoints: readonly Endpoint[];
   /** Datagrams that may wait in sockets; more are refused. Default 1024. */
   readonly sendQueueMax?: number;
@@ -24,9 +27,10 @@ export interface UdpUserLink extends Link {
 }
 
 /**
- * A link that needs no privileges: IP packets with UDP inside go through ordinary sockets. What is sent must be a whole UDP
- * packet from one of the endpoints; the kernel writes its own IP header, so TTL, traffic class and DF are the kernel's.
- * Rejects with an Error that names the endpoint when it cannot be bound.
+ * A link that needs no privileges: IP packets with UDP inside go through ordinary sockets. What is
+ * sent must be a whole UDP packet from one of the endpoints; the kernel writes its own IP header,
+ * so TTL, traffic class and DF are the kernel's. Rejects with an Error that names the endpoint when
+ * it cannot be bound.
  */
 export async function openUdpUser(options: UdpUserOptions): Promise<UdpUserLink> {
   const ports: Port[] = [];
@@ -51,7 +55,8 @@ async function bindPort(endpoint: Endpoint, options: UdpUserOptions): Promise<Po
   const socket = createSocket({
     type: address.family === 4 ? 'udp4' : 'udp6',
     ipv6Only: address.family === 6,
-    // Destinations are numeric already; Node's own lookup would cost a turn of the event loop per datagram.
+    // Destinations are numeric already; Node's own lookup would cost a turn of the event loop per
+    // datagram.
     lookup: (host, _options, callback) => callback(null, host, address.family),
   });
   try {
@@ -87,7 +92,8 @@ class UdpUser implements UdpUserLink {
     this.#sendQueueMax = sendQueueMax;
     this.#packet = new PacketArena(1).take()!;
     this.#batch = [this.#packet];
-    // Without a listener an error of one socket would end the process; here it costs the packet that caused it.
+    // Without a listener an error of one socket would end the process; here it costs the packet
+    // that caused it.
     for (const { socket } of ports) socket.on('error', (error) => this.#refuse(error));
   }
 
@@ -145,7 +151,10 @@ class UdpUser implements UdpUserLink {
     handler(this.#batch, 1);
   }
 
-  /** Parses each peer's address once. Anybody can send from many addresses, so the table starts over when it is full. */
+  /**
+   * Parses each peer's address once. Anybody can send from many addresses, so the table starts over
+   * when it is full.
+   */
   #peer(text: string): Address | undefined {
     const known = this.#peers.get(text);
     if (known) return known;

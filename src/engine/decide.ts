@@ -2,13 +2,12 @@ import { addressFrom } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Policy, Request } from '../spd/policy.ts';
-import type { Cursor } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import * as ah from './ah.ts';
 import type { Core } from './core.ts';
 import * as esp from './esp.ts';
-import { isExempt, isLoopbackPacket, isNeighbourDiscovery } from './exempt.ts';
+import { isExempt, isLoopbackPacket, isNeighbourDiscovery, needsPorts } from './exempt.ts';
 import type { Flight } from './flight.ts';
 import type { FamilySettings, Settings } from './settings.ts';
 import { wantsDf } from './tunnel.ts';
@@ -24,24 +23,25 @@ export function decideOutput(core: Core, flight: Flight): Verdict {
   const { packet, cursor } = flight;
   const found = core.spd.lookup('out', packet.bytes, cursor);
   if (found === 'ports-unknown') return 'reassemble';
-  if (found === 'none') return defaultVerdict(core, packet.bytes, cursor);
+  if (found === 'none') return defaultVerdict(core, flight);
   flight.policy = found;
   if (found.type === 'discard') return { drop: 'policy-discard' };
-  if (found.type === 'none') return 'clear';
-  if (isExempt(found, 'out', packet.bytes, cursor, core.settings)) return 'clear';
+  if (found.type === 'none') return checkSize(core, flight);
   // Transport mode protects whole datagrams only (RFC 4303 §3.3.4).
-  if (cursor.isFragment && found.requests[0]!.mode === 'transport') return 'reassemble';
+  if (cursor.isFragment && found.requests[0]?.mode === 'transport') return 'reassemble';
+  if (needsPorts(found, packet.bytes, cursor)) return 'reassemble';
+  if (isExempt(found, 'out', packet.bytes, cursor, core.settings)) return checkSize(core, flight);
   const missing = chooseSas(core, flight, found);
   if (missing !== undefined) return { drop: missing };
-  if (flight.layerCount === 0) return 'clear';
   return checkSize(core, flight);
 }
 
-function defaultVerdict(core: Core, p: Uint8Array, cursor: Cursor): Verdict {
+function defaultVerdict(core: Core, flight: Flight): Verdict {
+  const { packet, cursor } = flight;
   const { defPolicy } = familySettings(core.settings, cursor.family);
-  if (defPolicy === 'none' || isLoopbackPacket(p, cursor) || isNeighbourDiscovery(cursor))
-    return 'clear';
-  return { drop: 'policy-default-discard' };
+  const passes =
+    defPolicy === 'none' || isLoopbackPacket(packet.bytes, cursor) || isNeighbourDiscovery(cursor);
+  return passes ? checkSize(core, flight) : { drop: 'policy-default-discard' };
 }
 
 function chooseSas(core: Core, flight: Flight, policy: Policy): DropReason | undefined {
@@ -55,8 +55,7 @@ function chooseSas(core: Core, flight: Flight, policy: Policy): DropReason | und
         : outboundBetween(core, request, outer);
     if (sa === undefined) {
       announce(core, flight, policy, request, outer);
-      const family = outer === undefined ? cursor.family : outer.spec.src.family;
-      if (effectiveLevel(core.settings, request, family) === 'use') continue;
+      if (effectiveLevel(core.settings, request, cursor.family) === 'use') continue;
       return 'no-sa';
     }
     if (!flight.push(sa, request.mode === 'tunnel')) return 'too-many-layers';
@@ -105,14 +104,14 @@ export function familySettings(settings: Settings, family: 4 | 6): FamilySetting
   return family === 4 ? settings.inet : settings.inet6;
 }
 
-/** Whether the protected packet can exist, and if not in one piece, whether it may be fragmented. */
+/** Whether the packet with the layers chosen for it can exist, and if not in one piece, whether it may be fragmented. */
 function checkSize(core: Core, flight: Flight): Verdict {
-  const { packet, cursor } = flight;
+  const { packet, cursor, layerCount } = flight;
   const headersLen = cursor.insertAt - cursor.at;
   const len = protectedLen(flight, packet.len, headersLen);
-  if (len > ipv4.TOTAL_LEN_MAX) return { drop: 'packet-too-long' };
-  if (len <= core.mtu || !mustStayWhole(core, flight)) return 'protect';
-  return { drop: 'too-big' };
+  if (layerCount > 0 && len > ipv4.TOTAL_LEN_MAX) return { drop: 'packet-too-long' };
+  if (len > core.mtu && mustStayWhole(core, flight)) return { drop: 'too-big' };
+  return layerCount > 0 ? 'protect' : 'clear';
 }
 
 /** The length of the packet when all layers are on. */

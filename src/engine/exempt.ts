@@ -1,4 +1,4 @@
-import type { Policy } from '../spd/policy.ts';
+import { PORT_ANY, type Policy } from '../spd/policy.ts';
 import { equal, u8 } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import { PROTO } from '../wire/protocol.ts';
@@ -31,9 +31,20 @@ export function isExempt(
   if (port !== IKE_PORT && port !== IKE_NAT_PORT && !settings.encapsulationPorts.includes(port)) {
     return false;
   }
-  const named =
-    selector.protocol === PROTO.UDP && (side === 'out' ? selector.sport : selector.dport) === port;
-  return !named && isBetweenItsEnds(policy, p, cursor);
+  return !namesPorts(policy) && isBetweenItsEnds(policy, p, cursor);
+}
+
+/** Whether a fragment must wait for the rest, since it may be one of IKE, which `isExempt` knows by its ports. */
+export function needsPorts(policy: Policy, p: Uint8Array, cursor: Cursor): boolean {
+  if (!cursor.isFragment || namesPorts(policy)) return false;
+  return cursor.protocol === PROTO.UDP && isBetweenItsEnds(policy, p, cursor);
+}
+
+/** A policy that was made for some ports means what it says, also for those of IKE. */
+function namesPorts({ selector }: Policy): boolean {
+  return (
+    selector.protocol === PROTO.UDP && (selector.sport !== PORT_ANY || selector.dport !== PORT_ANY)
+  );
 }
 
 /** RFC 4861: router and neighbour solicitations and advertisements, and redirects. */

@@ -35,8 +35,6 @@ export class Flight {
   opening = false;
   sa: Sa | undefined;
 
-  /** What the current layer protects, in octets: what lifetimes in bytes count. */
-  payloadLen = 0;
   // The job of the current layer, between its preparation and its completion.
   jobAt = 0;
   jobEnd = 0;

@@ -13,6 +13,10 @@ import { Reassembly } from './reassembly.ts';
 import { SaCache } from './sa-cache.ts';
 import { defaultSettings, type Settings } from './settings.ts';
 import { Stats } from './stats.ts';
+import { Transmitter } from './transmit.ts';
+
+/** Hosts joined in memory, with programs that answer, nest a few levels deep. */
+const NESTING_MAX = 16;
 
 export interface HostOptions {
   readonly env: Env;
@@ -32,7 +36,8 @@ export interface HostOptions {
 
 /**
  * An IPsec host between a local side and a wire: RFC 4301's processing model without sockets, timers or a clock of its own.
- * `output` and `input` finish with a batch before they return; `poll` does what time demands.
+ * `output` and `input` finish with a batch before they return, and may be called from within the sinks; `poll` does what
+ * time demands.
  */
 export class Host {
   readonly sad: Sad;
@@ -41,9 +46,14 @@ export class Host {
   readonly stats = new Stats();
 
   readonly #core: Core;
-  readonly #output: Output;
-  readonly #input: Input;
-  readonly #reassemblies: readonly Reassembly[];
+  /** One for each level of nesting: a sink may hand the host packets while it is being handed some. */
+  readonly #outputs: Output[] = [];
+  readonly #inputs: Input[] = [];
+  #outputDepth = 0;
+  #inputDepth = 0;
+  readonly #own: Transmitter;
+  readonly #outgoing: Reassembly;
+  readonly #incoming: Reassembly;
   #keepaliveDueMs = 0;
 
   constructor(options: HostOptions) {
@@ -51,7 +61,6 @@ export class Host {
     this.sad = sad;
     this.spd = spd;
     this.settings = options.settings ?? defaultSettings();
-    const arena = new PacketArena(options.buffers ?? 128);
     this.#core = {
       env,
       sad,
@@ -59,7 +68,7 @@ export class Host {
       settings: this.settings,
       stats: this.stats,
       events,
-      arena,
+      arena: new PacketArena(options.buffers ?? 128),
       ivs: new IvSource(env.random),
       cache: new SaCache(),
       muted: new Uint8Array(PACKET_LEN_MAX),
@@ -68,11 +77,19 @@ export class Host {
       transmit: options.transmit,
       deliver: options.deliver,
     };
-    const outgoing = this.#reassembly('out', arena);
-    const incoming = this.#reassembly('in', arena);
-    this.#reassemblies = [outgoing, incoming];
-    this.#output = new Output(this.#core, outgoing);
-    this.#input = new Input(this.#core, incoming);
+    this.#own = new Transmitter(this.#core);
+    this.#outgoing = this.#reassembly('out');
+    this.#incoming = this.#reassembly('in');
+  }
+
+  /** Buffers that are free: all of them whenever no call is under way. */
+  get buffersFree(): number {
+    return this.#core.arena.available;
+  }
+
+  /** Fragments that wait to be put together. */
+  get fragmentsWaiting(): number {
+    return this.#outgoing.fragments + this.#incoming.fragments;
   }
 
   get mtu(): number {
@@ -86,31 +103,54 @@ export class Host {
 
   /** Packets that the local side sends: protected, sent in the clear, or dropped, as policy says. */
   output(packets: readonly Packet[], count: number): void {
-    this.#output.run(packets, count);
+    assert(this.#outputDepth < NESTING_MAX, 'sinks and output do not call each other for ever');
+    const depth = this.#outputDepth++;
+    this.#outputs[depth] ??= new Output(this.#core, this.#outgoing);
+    try {
+      this.#outputs[depth]!.run(packets, count);
+    } finally {
+      this.#outputDepth--;
+    }
   }
 
   /** Packets from the wire, whatever they are: opened as far as they are for us, checked, delivered or dropped. */
   input(packets: readonly Packet[], count: number): void {
-    this.#input.run(packets, count);
+    assert(this.#inputDepth < NESTING_MAX, 'sinks and input do not call each other for ever');
+    const depth = this.#inputDepth++;
+    this.#inputs[depth] ??= new Input(this.#core, this.#incoming);
+    try {
+      this.#inputs[depth]!.run(packets, count);
+    } finally {
+      this.#inputDepth--;
+    }
   }
 
   /** Does what is due: lifetimes, policies, waiting fragments, keep-alives. Returns when to be called again (monotonic ms). */
   poll(nowMs: number): number {
     let due = Math.min(this.sad.poll(nowMs), this.spd.poll(nowMs));
-    for (const reassembly of this.#reassemblies) due = Math.min(due, reassembly.poll(nowMs));
+    due = Math.min(due, this.#outgoing.poll(nowMs), this.#incoming.poll(nowMs));
     if (nowMs >= this.#keepaliveDueMs) {
-      this.#keepaliveDueMs = sendKeepalives(this.#core, nowMs, (packet) =>
-        this.#output.sendOwn(packet),
-      );
+      this.#keepaliveDueMs = sendKeepalives(this.#core, nowMs, (packet) => this.#sendOwn(packet));
     }
     return Math.min(due, this.#keepaliveDueMs);
   }
 
-  #reassembly(side: 'in' | 'out', arena: PacketArena): Reassembly {
+  /** What the host itself has for the wire: no policy applies. */
+  #sendOwn(packet: Packet): void {
+    const bad = this.#own.add(packet, true);
+    assert(bad === undefined, 'a keep-alive is smaller than any MTU');
+    this.#own.flush();
+  }
+
+  #reassembly(side: 'in' | 'out'): Reassembly {
     return new Reassembly({
-      take: () => arena.take(),
+      take: () => this.#core.arena.take(),
       dropped: (reason, fragments) => {
-        for (let i = 0; i < Math.max(1, fragments); i++) this.stats.drop(side, reason);
+        for (let i = 0; i < fragments; i++) this.stats.drop(side, reason);
+      },
+      joined: (fragments) => {
+        this.stats.reassembled++;
+        this.stats.fragmentsJoined += fragments;
       },
     });
   }

@@ -1,7 +1,8 @@
 import { ADDRESS_LEN } from '../base/address.ts';
-import { copy, setU8, setU16, setU32 } from '../wire/bytes.ts';
+import { copy, setU8, setU16, setU32, u8 } from '../wire/bytes.ts';
 import * as checksum from '../wire/checksum.ts';
 import type { Cursor } from '../wire/cursor.ts';
+import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
@@ -11,6 +12,20 @@ const ICMP_HEADER_LEN = 8;
 /** RFC 1812 §4.3.2.3 and RFC 4443 §2.4(c): no error message is larger than what every path carries. */
 const ERROR_LEN_MAX = { 4: 576, 6: 1280 } as const;
 const TTL = 64;
+
+/**
+ * Whether a packet may be answered with an error: not one that is an error itself, nor a later fragment, nor one for many
+ * (RFC 1122 §3.2.2, RFC 4443 §2.4(e); we have no address of our own to answer for a group).
+ */
+export function mayReport(packet: Packet, cursor: Cursor): boolean {
+  const { family, protocol, upperAt } = cursor;
+  const p = packet.bytes;
+  if (cursor.fragmentOffset !== 0) return false;
+  if (family === 4 ? u8(p, cursor.dstAt) >= 224 : u8(p, cursor.dstAt) === 0xff) return false;
+  return (
+    protocol !== icmp.protocolOf(family) || !cursor.portsKnown || !icmp.isError(p, upperAt, family)
+  );
+}
 
 /**
  * Fills `error` with the ICMP message that tells the sender of `packet` what size would fit (RFC 1191 §4, RFC 4443 §3.2).

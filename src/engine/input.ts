@@ -14,13 +14,12 @@ import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
 import { checkInput } from './check.ts';
 import type { Core } from './core.ts';
-import { familySettings } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { closeGap, finishHeader } from './header.ts';
 import { noteMapping } from './natt.ts';
 import type { Reassembly } from './reassembly.ts';
-import { decapsulate } from './tunnel.ts';
+import { decapsulate, ecnRule } from './tunnel.ts';
 
 /** What to do next with a packet: open its outermost layer, or hand it on because it has none for us. */
 type Step = 'open' | 'done' | { readonly drop: DropReason };
@@ -100,7 +99,6 @@ export class Input {
       flight.active = false;
       return;
     }
-    this.#core.stats.reassembled++;
     flight.packet = whole;
     flight.owned = true;
     const bad = decode(whole.bytes, whole.at, whole.end, cursor);
@@ -144,7 +142,7 @@ export class Input {
     flight.udpSport = 0;
     flight.udpDport = 0;
     if (cursor.isFragment) return DONE;
-    if (cursor.protocol === PROTO.ESP) return this.#prepareEsp(flight, cursor.upperAt);
+    if (cursor.protocol === PROTO.ESP) return this.#prepareEsp(flight, cursor.upperAt, packet.end);
     if (cursor.protocol === PROTO.AH) return this.#prepareAh(flight, cursor.upperAt);
     if (cursor.protocol === PROTO.IPCOMP && flight.layerCount === 0)
       return { drop: 'ipcomp-unsupported' };
@@ -157,29 +155,30 @@ export class Input {
   #prepareUdp(flight: Flight, p: Uint8Array, cursor: Cursor): Step {
     const { upperAt, end } = cursor;
     const bad = udp.check(p, upperAt, end);
-    if (bad !== undefined) return { drop: bad };
+    if (bad !== undefined) return dropOutermost(flight, bad);
     const dataAt = upperAt + udp.HEADER_LEN;
     const dataLen = udp.len(p, upperAt) - udp.HEADER_LEN;
-    if (dataLen === 1 && u8(p, dataAt) === 0xff) return { drop: 'natt-keepalive' };
-    if (dataLen < 4) return { drop: 'natt-not-esp' };
+    if (dataLen === 1 && u8(p, dataAt) === 0xff) return dropOutermost(flight, 'natt-keepalive');
+    if (dataLen < 4) return dropOutermost(flight, 'natt-not-esp');
     if (u32(p, dataAt) === 0) return DONE;
     // Over IPv6 a datagram without checksum is not one (RFC 8200 §8.1); over IPv4 ESP needs none, and has 0.
-    if (!checksum.transportChecksumOk(p, cursor)) return { drop: 'bad-udp-checksum' };
+    if (!checksum.transportChecksumOk(p, cursor)) return dropOutermost(flight, 'bad-udp-checksum');
     flight.udpSport = cursor.sport;
     flight.udpDport = cursor.dport;
-    flight.packet.end = dataAt + dataLen;
-    return this.#prepareEsp(flight, dataAt);
+    return this.#prepareEsp(flight, dataAt, dataAt + dataLen);
   }
 
-  #prepareEsp(flight: Flight, espAt: number): Step {
+  /** `end`: of ESP, which in UDP may be before that of the packet. */
+  #prepareEsp(flight: Flight, espAt: number, end: number): Step {
     const p = flight.packet.bytes;
-    const bad = espHeader.check(p, espAt, flight.packet.end);
+    const bad = espHeader.check(p, espAt, end);
     if (bad !== undefined) return { drop: bad };
     const sa = this.#find(flight, 'esp', espHeader.spi(p, espAt));
     if (!(sa instanceof Sa)) return sa;
     if ((sa.spec.encapsulation !== undefined) !== (flight.udpDport !== 0)) {
       return { drop: 'sa-wrong-encapsulation' };
     }
+    flight.packet.end = end;
     const wrong = esp.prepareOpen(flight, sa, espAt);
     if (wrong !== undefined) return { drop: wrong };
     flight.sa = sa;
@@ -202,8 +201,7 @@ export class Input {
     const { packet, cursor } = flight;
     const len = ADDRESS_LEN[cursor.family];
     const sa = this.#core.sad.inbound(protocol, spi, packet.bytes, cursor.dstAt, len);
-    // What a tunnel carries may be IPsec between others, which is none of our business.
-    if (sa === undefined) return flight.layerCount > 0 ? DONE : { drop: 'no-sa-for-spi' };
+    if (sa === undefined) return dropOutermost(flight, 'no-sa-for-spi');
     if (!sa.isUsable) return { drop: 'sa-not-usable' };
     return sa;
   }
@@ -248,7 +246,7 @@ export class Input {
     this.#count(flight, sa, payloadEnd - payloadAt);
     packet.end = payloadEnd;
     const bad = tunnel
-      ? this.#leaveTunnel(flight, payloadAt, next)
+      ? this.#leaveTunnel(flight, sa, payloadAt, next)
       : this.#leaveTransport(flight, headersEnd, payloadAt, next);
     if (bad !== undefined) return this.#drop(flight, bad);
     this.#read(flight);
@@ -269,12 +267,12 @@ export class Input {
     return undefined;
   }
 
-  #leaveTunnel(flight: Flight, innerAt: number, next: number): DropReason | undefined {
+  #leaveTunnel(flight: Flight, sa: Sa, innerAt: number, next: number): DropReason | undefined {
     const { packet, cursor } = flight;
     const p = packet.bytes;
     const outerEcn =
       3 & (cursor.family === 4 ? ipv4.tos(p, cursor.at) : ipv6.trafficClass(p, cursor.at));
-    const { ecn } = familySettings(this.#core.settings, cursor.family);
+    const ecn = ecnRule(sa, this.#core.settings);
     const family = next === PROTO.IPIP ? 4 : 6;
     const bad =
       family === 4 ? ipv4.check(p, innerAt, packet.end) : ipv6.check(p, innerAt, packet.end);
@@ -321,6 +319,11 @@ export class Input {
     if (flight.owned) this.#core.arena.give(flight.packet);
     flight.owned = false;
   }
+}
+
+/** What a tunnel carries may be between others, and is then none of our business. */
+function dropOutermost(flight: Flight, reason: DropReason): Step {
+  return flight.layerCount > 0 ? DONE : { drop: reason };
 }
 
 /** The SAs that a packet came through, as a key. */

@@ -11,15 +11,18 @@ import { writeKeepalive } from './esp.ts';
 import type { Flight } from './flight.ts';
 
 const TTL = 64;
+/** How late a keep-alive may be, and a change of its setting may be noticed. */
+const LOOK_AGAIN_MS = 5_000;
 
 /**
  * An authenticated packet came in UDP. If it is the newest and its source is not where the peer was, the peer's NAT has a new
  * mapping (RFC 3948 §5.1, RFC 7296 §2.23): listeners are told, and if the host follows, the SAs to that peer send there from
- * now on. Without a replay window a recorded packet would do the same, so then nothing moves.
+ * now on. Without a replay window a recorded packet would do the same, and without an ICV any packet, so then nothing moves.
  */
 export function noteMapping(core: Core, flight: Flight, sa: Sa): void {
   const { packet, cursor, udpSport } = flight;
-  if (sa.replay.size === 0 || flight.seq !== sa.replay.top) return;
+  if (!sa.spec.esp!.authenticates || sa.replay.size === 0) return;
+  if (flight.seq !== sa.replay.top) return;
   const known = sa.seenAt ?? { address: sa.spec.src, port: sa.spec.encapsulation!.srcPort };
   if (udpSport === known.port && isAt(known.address, cursor, packet)) return;
   const now = { address: addressFrom(cursor.family, packet.bytes, cursor.srcAt), port: udpSport };
@@ -40,7 +43,7 @@ function moveTo(core: Core, sa: Sa, peer: UdpEndpoint): void {
 /** Sends a keep-alive for every NAT that was not sent anything for a while; returns when to look again. */
 export function sendKeepalives(core: Core, nowMs: number, send: (packet: Packet) => void): number {
   const { keepaliveSeconds } = core.settings;
-  if (keepaliveSeconds === 0) return Number.POSITIVE_INFINITY;
+  if (keepaliveSeconds === 0) return nowMs + LOOK_AGAIN_MS;
   const intervalMs = keepaliveSeconds * 1000;
   for (const sa of core.sad.all()) {
     // Only SAs that are sent with; the other direction is the peer's to keep alive.
@@ -53,7 +56,7 @@ export function sendKeepalives(core: Core, nowMs: number, send: (packet: Packet)
     core.stats.keepalivesSent++;
     send(packet);
   }
-  return nowMs + Math.min(intervalMs, 5_000);
+  return nowMs + Math.min(intervalMs, LOOK_AGAIN_MS);
 }
 
 function writePacket(packet: Packet, sa: Sa, core: Core): void {

@@ -2,19 +2,20 @@ import type { DropReason } from '../base/drop.ts';
 import { u8 } from '../wire/bytes.ts';
 import { decode } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
+import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import * as ah from './ah.ts';
 import { type Core, nextId } from './core.ts';
 import { decideOutput, innerMtu } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
-import { writeTooBig } from './icmp.ts';
+import { mayReport, writeTooBig } from './icmp.ts';
 import type { Reassembly } from './reassembly.ts';
 import { Transmitter } from './transmit.ts';
 import { encapsulate, innerProtocol } from './tunnel.ts';
 
-/** IPv6 routers and hosts must carry this much, so a too-big error that says less helps nobody (RFC 8200 §5). */
-const IPV6_MTU_MIN = 1280;
+/** Every link carries this much, so a too-big error that says less helps nobody (RFC 791 §3.2, RFC 8200 §5). */
+const MTU_MIN = { 4: 68, 6: ipv6.MTU_MIN } as const;
 
 /**
  * From the local side to the wire, a batch at a time:
@@ -41,12 +42,6 @@ export class Output {
     }
   }
 
-  /** Packets that the engine itself has for the wire (keep-alives): no policy applies. */
-  sendOwn(packet: Packet): void {
-    this.#transmitter.add(packet, true);
-    this.#transmitter.flush();
-  }
-
   #batch(packets: readonly Packet[], from: number, to: number): void {
     const { stats } = this.#core;
     const flights = this.#flights;
@@ -63,9 +58,10 @@ export class Output {
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.active) continue;
-      if (flight.layerCount > 0) stats.outProtected++;
+      const bad = this.#transmitter.add(flight.packet, flight.owned);
+      if (bad !== undefined) this.#drop(flight, bad);
+      else if (flight.layerCount > 0) stats.outProtected++;
       else stats.outClear++;
-      this.#transmitter.add(flight.packet, flight.owned);
     }
     this.#transmitter.flush();
   }
@@ -87,7 +83,6 @@ export class Output {
       if (verdict.drop === 'too-big') this.#reportTooBig(flight);
       return this.#drop(flight, verdict.drop);
     }
-    if (verdict === 'clear') flight.layerCount = 0;
   }
 
   /** Puts the fragment to the others; true when the datagram is whole, and now is the flight's packet. */
@@ -96,7 +91,6 @@ export class Output {
     const whole = this.#reassembly.add(packet.bytes, cursor, this.#core.env.clock.monotonicMs());
     flight.active = false;
     if (whole === undefined) return false;
-    this.#core.stats.reassembled++;
     flight.begin(whole, true);
     const bad = decode(whole.bytes, whole.at, whole.end, cursor);
     if (bad !== undefined) this.#drop(flight, bad);
@@ -106,10 +100,11 @@ export class Output {
   #reportTooBig(flight: Flight): void {
     const core = this.#core;
     const { packet, cursor } = flight;
+    if (!mayReport(packet, cursor)) return;
     const error = core.arena.take();
     if (error === undefined) return;
-    let mtu = innerMtu(flight, core.mtu, cursor.insertAt - cursor.at);
-    if (cursor.family === 6 && mtu < IPV6_MTU_MIN) mtu = IPV6_MTU_MIN;
+    const largest = innerMtu(flight, core.mtu, cursor.insertAt - cursor.at);
+    const mtu = Math.max(largest, MTU_MIN[cursor.family]);
     writeTooBig(error, packet, cursor, mtu, nextId(core));
     core.stats.tooBigSent++;
     core.deliver([error], 1);
@@ -146,18 +141,16 @@ export class Output {
     const core = this.#core;
     const { packet, cursor } = flight;
     const { sa, tunnel } = flight.layers[layer]!;
-    // An earlier packet of this batch may have used the SA up.
-    if (!sa.isUsable) return 'no-sa';
     let next: number;
     if (tunnel) {
       next = innerProtocol(cursor.family);
       encapsulate(packet, cursor, sa, sa.peer?.address ?? sa.spec.dst, nextId(core), core.settings);
     } else {
-      if (sa.spec.src.family !== cursor.family) return 'family-mismatch';
       next = u8(packet.bytes, cursor.insertProtocolAt);
       if (cursor.family === 4) this.#ownId(packet);
     }
-    flight.payloadLen = packet.end - cursor.insertAt;
+    // An earlier packet of this batch may have used the SA up.
+    if (!core.sad.count(sa, 1, packet.end - cursor.insertAt)) return 'no-sa';
     return sa.spec.protocol === 'esp'
       ? esp.prepare(core, flight, sa, next)
       : ah.prepare(flight, sa, next);
@@ -179,7 +172,7 @@ export class Output {
     } else {
       stats.ahSealed++;
     }
-    sad.account(sa, 1, flight.payloadLen);
+    sad.settle(sa);
   }
 
   #drop(flight: Flight, reason: DropReason): void {

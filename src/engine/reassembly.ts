@@ -11,6 +11,8 @@ export interface ReassemblyOptions {
   readonly take: () => Packet | undefined;
   /** Told of everything that is thrown away: why, and how many fragments. */
   readonly dropped: (reason: DropReason, fragments: number) => void;
+  /** Told how many fragments became one datagram. */
+  readonly joined?: (fragments: number) => void;
   /** Datagrams that wait; the oldest makes room for a new one. 64. */
   readonly datagramsMax?: number;
   /** Memory of all fragments that wait, in octets. 4 MiB. */
@@ -63,6 +65,7 @@ const ECN_CE = 3;
 export class Reassembly {
   readonly #take: () => Packet | undefined;
   readonly #dropped: (reason: DropReason, fragments: number) => void;
+  readonly #joined: ((fragments: number) => void) | undefined;
   readonly #datagramsMax: number;
   readonly #octetsMax: number;
   readonly #fragmentsMax: number;
@@ -74,6 +77,7 @@ export class Reassembly {
   constructor(options: ReassemblyOptions) {
     this.#take = options.take;
     this.#dropped = options.dropped;
+    this.#joined = options.joined;
     this.#datagramsMax = options.datagramsMax ?? 64;
     this.#octetsMax = options.octetsMax ?? 4 * 1024 * 1024;
     this.#fragmentsMax = options.fragmentsMax ?? 128;
@@ -85,6 +89,13 @@ export class Reassembly {
     return this.#waiting.size;
   }
 
+  /** Fragments that wait. */
+  get fragments(): number {
+    let count = 0;
+    for (const datagram of this.#waiting.values()) count += datagram.pieces.length;
+    return count;
+  }
+
   /** Octets that they occupy. */
   get octets(): number {
     return this.#octets;
@@ -93,7 +104,7 @@ export class Reassembly {
   /**
    * Takes a copy of the fragment that `cursor` was decoded from. Returns the whole datagram with
    * the fragment that completes it, in a packet that belongs to the caller; undefined: it waits, or
-   * was dropped. An exact duplicate is ignored. Only fragments of the same `context` are put
+   * was dropped. An exact duplicate does no harm. Only fragments of the same `context` are put
    * together.
    */
   add(p: Uint8Array, cursor: Cursor, nowMs: number, context = ''): Packet | undefined {
@@ -113,7 +124,10 @@ export class Reassembly {
       return undefined;
     }
     const end = offset + cursor.end - dataAt;
-    if (isDuplicate(p, dataAt, datagram, offset, end)) return undefined;
+    if (isDuplicate(p, dataAt, datagram, offset, end)) {
+      this.#dropped('fragment-duplicate', 1);
+      return undefined;
+    }
     const bad = this.#conflict(datagram, cursor, offset, end);
     if (bad !== undefined) {
       if (bad === 'fragment-overlap' && cursor.family === 6) this.#poison(datagram);
@@ -161,9 +175,7 @@ export class Reassembly {
     end: number,
   ): DropReason | undefined {
     const { pieces, total } = datagram;
-    if (total >= 0 && (end > total || (!cursor.moreFragments && end !== total))) {
-      return 'fragment-bad-length';
-    }
+    if (total >= 0 && end > total) return 'fragment-bad-length';
     const at = placeOf(pieces, offset);
     const before = pieces[at - 1];
     const after = pieces[at];
@@ -197,6 +209,7 @@ export class Reassembly {
     const dataAt = packet.at + header.length;
     for (const piece of pieces) copy(piece.data, 0, to, dataAt + piece.offset, piece.data.length);
     packet.end = dataAt + total;
+    this.#joined?.(pieces.length);
     finishHeader(packet, datagram, family, dataAt);
     return packet;
   }
@@ -257,7 +270,8 @@ function keyOf(p: Uint8Array, cursor: Cursor): string {
     const id = ipv4.id(p, cursor.at);
     return `${toHex(p, cursor.srcAt, cursor.srcAt + 8)}/${id}/${cursor.protocol}`;
   }
-  return `${toHex(p, cursor.srcAt, cursor.srcAt + 32)}/${ipv6.fragmentId(p, cursor.fragmentHeaderAt)}`;
+  const id = ipv6.fragmentId(p, cursor.fragmentHeaderAt);
+  return `${toHex(p, cursor.srcAt, cursor.srcAt + 32)}/${id}`;
 }
 
 function dataAtOf(cursor: Cursor): number {

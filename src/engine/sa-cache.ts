@@ -6,10 +6,11 @@ import { equal } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 
 interface Line {
-  generation: number;
+  readonly generation: number;
+  readonly preferOld: boolean;
   /** The packet's addresses that the answer is for; empty for a tunnel, whose ends stand in the request. */
-  addresses: Uint8Array;
-  sa: Sa | undefined;
+  readonly addresses: Uint8Array;
+  readonly sa: Sa | undefined;
 }
 
 /** The last answer of `Sad.outbound` for each request of each policy: most packets ask what the one before asked. */
@@ -25,7 +26,7 @@ export class SaCache {
     preferOld: boolean,
   ): Sa | undefined {
     const line = this.#lines.get(request);
-    if (line !== undefined && line.generation === sad.generation) {
+    if (line?.generation === sad.generation && line.preferOld === preferOld) {
       const len = line.addresses.length;
       if (len === 0) return line.sa;
       if (
@@ -54,7 +55,7 @@ export class SaCache {
     const addresses = fixed
       ? new Uint8Array(0)
       : p.slice(cursor.srcAt, cursor.srcAt + 2 * ADDRESS_LEN[cursor.family]);
-    this.#lines.set(request, { generation: sad.generation, addresses, sa });
+    this.#lines.set(request, { generation: sad.generation, preferOld, addresses, sa });
     return sa;
   }
 }

@@ -19,9 +19,10 @@ export class Stats {
   espSealed = 0;
   ahOpened = 0;
   ahSealed = 0;
-  /** Outer fragments made, and datagrams put together. */
+  /** Outer fragments made; datagrams put together, and the fragments that they came in. */
   fragmentsMade = 0;
   reassembled = 0;
+  fragmentsJoined = 0;
   acquires = 0;
   tooBigSent = 0;
   natMappings = 0;

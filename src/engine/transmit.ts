@@ -17,15 +17,19 @@ export class Transmitter {
     this.#core = core;
   }
 
-  /** `owned`: the packet is from the host's arena, and is given back after it was sent. */
-  add(packet: Packet, owned: boolean): void {
+  /**
+   * `owned`: the packet is from the host's arena, and is given back after it was sent. A reason: it cannot be sent, and still
+   * is the caller's.
+   */
+  add(packet: Packet, owned: boolean): DropReason | undefined {
     if (packet.len > this.#core.mtu) {
-      this.#addFragments(packet);
-      if (owned) this.#core.arena.give(packet);
-      return;
+      const bad = this.#addFragments(packet);
+      if (bad === undefined && owned) this.#core.arena.give(packet);
+      return bad;
     }
     this.#packets.push(packet);
     if (owned) this.#owned.push(packet);
+    return undefined;
   }
 
   flush(): void {
@@ -35,21 +39,21 @@ export class Transmitter {
     this.#owned.length = 0;
   }
 
-  #addFragments(packet: Packet): void {
+  #addFragments(packet: Packet): DropReason | undefined {
     const core = this.#core;
     // The fragments need room, and must not overtake what was added before.
     this.flush();
     const bad = this.#cut(packet);
     if (bad === undefined) {
+      core.stats.fragmentsMade += this.#packets.length;
       this.flush();
-      return;
+      return undefined;
     }
     // A part of a datagram is of no use to anybody.
     for (const piece of this.#owned) core.arena.give(piece);
     this.#packets.length = 0;
     this.#owned.length = 0;
-    core.stats.drop('out', bad);
-    core.events.dropped?.('out', bad, packet);
+    return bad;
   }
 
   #cut(packet: Packet): DropReason | undefined {
@@ -66,7 +70,6 @@ export class Transmitter {
       u32(this.#id, 0),
       () => core.arena.take(),
       (piece) => {
-        core.stats.fragmentsMade++;
         this.#packets.push(piece);
         this.#owned.push(piece);
       },

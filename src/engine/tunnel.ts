@@ -39,11 +39,7 @@ export function encapsulate(
   const innerAt = packet.at;
   const isInner4 = cursor.family === 4;
   const innerClass = isInner4 ? ipv4.tos(p, innerAt) : ipv6.trafficClass(p, innerAt);
-  const ecn = (src.family === 4 ? settings.inet : settings.inet6).ecn;
-  const tos = outerClass(
-    innerClass,
-    sa.spec.tunnel.ecn === undefined ? ecn : sa.spec.tunnel.ecn ? 1 : 0,
-  );
+  const tos = outerClass(innerClass, ecnRule(sa, settings));
   if (src.family === 4) {
     const df = wantsDf(packet, cursor, sa, settings);
     packet.at -= ipv4.HEADER_LEN;
@@ -59,11 +55,15 @@ export function encapsulate(
   pointAtHeader(cursor, packet.at, src.family, innerAt, packet.end);
 }
 
-/** DF of the outer IPv4 header. An inner IPv6 packet is never fragmented on the way, which `copy` takes for DF. */
+/**
+ * DF of the outer IPv4 header. An inner IPv6 packet is never fragmented on the way, which `copy` takes for DF, unless it is so
+ * small that its sender will not make it smaller (RFC 2473 §7.1).
+ */
 export function wantsDf(packet: Packet, cursor: Cursor, sa: Sa, settings: Settings): boolean {
   const rule = sa.spec.tunnel.df ?? settings.dfbit;
   if (rule !== 'copy') return rule === 'set';
-  return cursor.family === 6 || ipv4.dontFragment(packet.bytes, packet.at);
+  if (cursor.family === 6) return packet.len > ipv6.MTU_MIN;
+  return ipv4.dontFragment(packet.bytes, packet.at);
 }
 
 /**
@@ -94,6 +94,13 @@ export function decapsulate(
     ipv6.setTrafficClass(p, innerAt, (tos & ~ECN_MASK) | merged);
   }
   return undefined;
+}
+
+/** What the SA says about ECN, else the host for the family of the tunnel header. */
+export function ecnRule(sa: Sa, settings: Settings): -1 | 0 | 1 {
+  const { ecn } = sa.spec.tunnel;
+  if (ecn !== undefined) return ecn ? 1 : 0;
+  return (sa.spec.src.family === 4 ? settings.inet : settings.inet6).ecn;
 }
 
 /** RFC 6040 §4.1: normal mode copies the field; compatibility mode makes the outer header not ECN capable. */

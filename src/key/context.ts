@@ -17,6 +17,8 @@ export interface KeyContext {
   readonly allowLegacy: boolean;
   readonly settings: KeySettings;
   readonly acquires: AcquireList;
+  /** The policies that those being made will replace: a "unique" request keeps its reqid, and with it its SAs. */
+  readonly previous?: Spd;
   /** The next reqid for a "unique" request without one. */
   readonly reqids: { next: number };
 }

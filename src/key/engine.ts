@@ -33,6 +33,15 @@ export interface KeyEngineOptions {
   /** Whether algorithms that RFC 8221 forbids may be used. */
   readonly allowLegacy: boolean;
   readonly settings?: KeySettings;
+  /**
+   * Called when a request has changed the databases, before its reply goes out: what the reply promises must be true by then.
+   * Throws KeyError when it cannot be made true.
+   */
+  readonly applied?: () => void;
+  /** The policies that this engine's will replace; see `stage.ts`. */
+  readonly previous?: Spd;
+  /** The first reqid to give out by itself. */
+  readonly firstReqid?: number;
 }
 
 /** How many closed clients' reasons are kept: our tools ask after they have closed their PF_KEY socket. */
@@ -47,16 +56,18 @@ export class KeyEngine {
   readonly context: KeyContext;
   readonly #sessions = new Set<Session>();
   readonly #closed: Session[] = [];
+  readonly #applied: (() => void) | undefined;
   #requests = 0;
   #refusals = 0;
 
   constructor(options: KeyEngineOptions) {
     const settings = options.settings ?? defaultKeySettings();
+    this.#applied = options.applied;
     this.context = {
       ...options,
       settings,
       acquires: new AcquireList(options.env.clock, settings),
-      reqids: { next: AUTO_REQID_MIN },
+      reqids: { next: options.firstReqid ?? AUTO_REQID_MIN },
     };
   }
 
@@ -132,26 +143,27 @@ export class KeyEngine {
     this.#toPromiscuous(message);
   }
 
-  #request(session: Session, received: Message): void {
+  #request(session: Session, received: Message): KeyError | undefined {
     this.#requests++;
     const message = fromDialect(received, session.client.dialect);
     // A program that could not get us an SA (RFC 2367 §3.1.6) is the one case without a reply.
     if (message.type === 'ACQUIRE' && message.errno !== 0) {
       this.context.acquires.restart(message.seq);
-      return;
+      return undefined;
     }
     session.noteRequest(message);
     let answer: Answer;
     try {
-      if (message.wrapped) this.#inject(session, message.wrapped);
       answer = checkMessage(message).handle(this.context, message, session);
+      if (message.wrapped) this.#inject(session, message.wrapped);
+      this.#applied?.();
     } catch (error) {
       if (!(error instanceof KeyError)) throw error;
       this.#refused(session, message.pid, message.seq, error);
       const reply = replyTo(message, [], ERRNO[error.errno]);
       session.reply(reply);
       this.#toPromiscuous(reply);
-      return;
+      return error;
     }
     if (answer.kind === 'dump') {
       session.client.deliverDump(this.#dumpMessages(session, message, answer.entries));
@@ -161,6 +173,7 @@ export class KeyEngine {
       if (answer.to !== 'one') this.#toOthers(reply, answer.to, session);
       this.#toPromiscuous(reply);
     }
+    return undefined;
   }
 
   #refused(session: Session, pid: number, seq: number, error: KeyError): void {
@@ -209,7 +222,8 @@ export class KeyEngine {
     for (const session of this.#sessions) {
       if (!session.promiscuous) continue;
       shown ??= withoutKeys(message);
-      session.notify(wrap(shown, session));
+      const copy = wrap(shown, session);
+      if (copy) session.notify(copy);
     }
   }
 }
@@ -222,8 +236,8 @@ export interface KeyCounters {
 
 /** A client's side of the engine. */
 export interface KeySession {
-  /** Handles one message. What there is to say goes to the client's `deliver`, usually before this returns. */
-  request(message: Message): void;
+  /** Handles one message: what there is to say goes to the client's `deliver`. Returns why it was refused, if it was. */
+  request(message: Message): KeyError | undefined;
   /** Notes a request that could not even be decoded; the caller answers it. */
   refused(pid: number, seq: number, error: KeyError): void;
   close(): void;
@@ -249,19 +263,17 @@ function withoutKeys(message: Message): Message {
   return without(message, 'KEY_AUTH', 'KEY_ENCRYPT');
 }
 
-function wrap(message: Message, session: Session): Message {
+/** Undefined for what cannot be said in the listener's dialect. */
+function wrap(message: Message, session: Session): Message | undefined {
   const { dialect } = session.client;
   const known = session.knowsTestudo ? message : without(message, 'X_TESTUDO');
-  const wrapped = encode(toDialect(known, dialect), dialect);
-  const { pid } = message;
-  return {
-    type: 'X_PROMISC',
-    errno: 0,
-    satype: 'unspec',
-    seq: 0,
-    pid,
-    reserved: 0,
-    extensions: [],
-    wrapped,
-  };
+  let wrapped: Uint8Array;
+  try {
+    wrapped = encode(toDialect(known, dialect), dialect);
+  } catch (error) {
+    if (error instanceof KeyError) return undefined;
+    throw error;
+  }
+  const head = { type: 'X_PROMISC', errno: 0, satype: 'unspec', seq: 0, reserved: 0 } as const;
+  return { ...head, pid: message.pid, extensions: [], wrapped };
 }

@@ -3,7 +3,7 @@ import { KeyError } from '../base/error.ts';
 import type { SaProtocol } from '../sad/sa.ts';
 import {
   type AddressExtension,
-  type Extension,
+  type ExtensionOf,
   type ExtensionType,
   extension,
   type Message,
@@ -12,9 +12,7 @@ import {
 
 /** Parts of requests that many messages share. All throw KeyError for what is missing or wrong. */
 
-type Of<T extends ExtensionType> = Extract<Extension, { type: T }>;
-
-export function required<T extends ExtensionType>(message: Message, type: T): Of<T> {
+export function required<T extends ExtensionType>(message: Message, type: T): ExtensionOf<T> {
   const found = extension(message, type);
   if (!found) throw new KeyError('EINVAL', `${message.type} needs the extension ${type}`);
   return found;

@@ -33,9 +33,12 @@ export const acquireByClient: Handler = (context, message) => {
   return { kind: 'reply', to: 'registered', extensions: message.extensions };
 };
 
-/** `satype` 1 switches copies of every message on, 0 off. */
+/** `satype` 1 switches copies of every message on, 0 off; around a message of a program it switches nothing. */
 export const promisc: Handler = (_context, message, session) => {
-  session.promiscuous = message.satype === 'promisc';
+  if (message.satype !== 'promisc' && message.satype !== 'unspec') {
+    throw new KeyError('EINVAL', `X_PROMISC: SA type ${message.satype}; 0 is off and 1 is on`);
+  }
+  if (!message.wrapped) session.promiscuous = message.satype === 'promisc';
   return { kind: 'reply', to: 'all', extensions: [] };
 };
 

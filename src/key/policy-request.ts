@@ -17,6 +17,7 @@ import {
   type PolicyRequest,
 } from '../wire/pfkey-message.ts';
 import { DIRECTION, LEVEL, MODE, POLICY_TYPE, saTypeOfProto } from '../wire/pfkey-table.ts';
+import { sameRequest } from './compare.ts';
 import type { KeyContext } from './context.ts';
 import { addressPair, required } from './fields.ts';
 import type { Session } from './session.ts';
@@ -42,12 +43,15 @@ export function policySpecOf(context: KeyContext, message: Message, session: Ses
     throw new KeyError('EINVAL', 'a policy of type ipsec needs at least one request');
   }
   const hard = extension(message, 'LIFETIME_HARD');
+  const direction = directionOf(policy);
+  const selector = selectorOf(message);
+  const before = (context.previous ?? context.spd).find(direction, selector);
   return {
-    direction: directionOf(policy),
-    selector: selectorOf(message),
+    direction,
+    selector,
     type,
     priority: policy.priority,
-    requests: withReqids(context, policy.requests.map(requestOf)),
+    requests: withReqids(context, policy.requests.map(requestOf), before?.requests ?? []),
     lifetimeSeconds: hard?.addTime ?? 0,
     idleSeconds: hard?.useTime ?? 0,
     origin: session.client.origin,
@@ -138,11 +142,23 @@ function levelOf(level: number): Level {
   }
 }
 
-/** Gives every "unique" request without a reqid one that nobody uses; the reply says which (key_msg2sp of KAME). */
-function withReqids(context: KeyContext, requests: readonly Request[]): readonly Request[] {
-  return requests.map((request) => {
+/**
+ * Gives every "unique" request without a reqid one that nobody uses; the reply says which (key_msg2sp of KAME). A policy that
+ * replaces an equal one goes on with its number, or its SAs would serve nobody.
+ */
+function withReqids(
+  context: KeyContext,
+  requests: readonly Request[],
+  before: readonly Request[],
+): readonly Request[] {
+  return requests.map((request, i) => {
     if (request.level !== 'unique' || request.reqid !== 0) return request;
-    return { ...request, reqid: freeReqid(context, requests) };
+    const old = before[i];
+    const reqid =
+      old && old.reqid >= AUTO_REQID_MIN && sameRequest({ ...request, reqid: old.reqid }, old)
+        ? old.reqid
+        : freeReqid(context, requests);
+    return { ...request, reqid };
   });
 }
 
@@ -155,10 +171,12 @@ function freeReqid(context: KeyContext, own: readonly Request[]): number {
   }
 }
 
-function isUsed({ spd, sad }: KeyContext, reqid: number): boolean {
-  for (const direction of ['in', 'out', 'fwd'] as const) {
-    for (const policy of spd.list(direction)) {
-      if (policy.requests.some((request) => request.reqid === reqid)) return true;
+function isUsed({ spd, sad, previous }: KeyContext, reqid: number): boolean {
+  for (const table of previous ? [spd, previous] : [spd]) {
+    for (const direction of ['in', 'out', 'fwd'] as const) {
+      for (const policy of table.list(direction)) {
+        if (policy.requests.some((request) => request.reqid === reqid)) return true;
+      }
     }
   }
   for (const sa of sad.all()) if (sa.spec.reqid === reqid) return true;

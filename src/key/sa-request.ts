@@ -18,7 +18,6 @@ import {
   type SaTunnelOptions,
   saSpec,
 } from '../sad/sa.ts';
-import { equalConstantTime } from '../wire/bytes.ts';
 import {
   extension,
   type Message,
@@ -26,6 +25,7 @@ import {
   type TestudoExtension,
 } from '../wire/pfkey-message.ts';
 import { MODE, NAT_T_ESP_IN_UDP, SA_FLAG } from '../wire/pfkey-table.ts';
+import { sameKey } from './compare.ts';
 import type { KeyContext } from './context.ts';
 import { protocolOf, required, saAddressPair } from './fields.ts';
 import type { Session } from './session.ts';
@@ -124,8 +124,7 @@ function checkSame(what: string, asked: number, is: number): void {
 function checkSameKey(type: 'KEY_AUTH' | 'KEY_ENCRYPT', message: Message, is: Uint8Array): void {
   const given = extension(message, type);
   if (!given) return;
-  const { key } = given;
-  if (key.length === is.length && equalConstantTime(key, 0, is, 0, is.length)) return;
+  if (sameKey(given.key, is)) return;
   throw new KeyError('EINVAL', `${type}: UPDATE cannot change the keys of an SA that has them`);
 }
 
@@ -241,8 +240,8 @@ function lifetimeOf(
 }
 
 function identitiesOf(message: Message): SaIdentity[] {
-  return message.extensions.filter(
-    (one) => one.type === 'IDENTITY_SRC' || one.type === 'IDENTITY_DST',
+  return message.extensions.flatMap((one) =>
+    one.type === 'IDENTITY_SRC' || one.type === 'IDENTITY_DST' ? [one] : [],
   );
 }
 

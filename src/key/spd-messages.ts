@@ -1,5 +1,6 @@
 import { KeyError } from '../base/error.ts';
 import { describeSelector, type Policy } from '../spd/policy.ts';
+import { MANUAL_ID_MAX } from '../spd/spd.ts';
 import { extension, type Message } from '../wire/pfkey-message.ts';
 import type { Answer, Handler, KeyContext } from './context.ts';
 import { required } from './fields.ts';
@@ -7,9 +8,6 @@ import { changedParts, wholePolicyParts } from './policy-reply.ts';
 import { directionOf, policySpecOf, selectorOf } from './policy-request.ts';
 
 /** The messages about policies: KAME's extension of PF_KEY. */
-
-/** IPSEC_MANUAL_POLICYID_MAX: ids up to it are the client's to choose, others are given out. */
-const MANUAL_ID_MAX = 0x3fff;
 
 /** SPDADD and SPDSETIDX. */
 export const spdAdd: Handler = (context, message, session) =>

@@ -18,10 +18,14 @@ export interface Usage {
 
 /** Whether a limit is reached. */
 export function reached(limit: Lifetime, used: Usage, nowMs: number): boolean {
+  return countReached(limit, used) || nowMs >= dueMs(limit, used);
+}
+
+/** Whether a limit of packets or bytes is reached. */
+export function countReached(limit: Lifetime, used: Usage): boolean {
   return (
     (limit.packets > 0 && used.packets >= limit.packets) ||
-    (limit.bytes > 0 && used.bytes >= limit.bytes) ||
-    nowMs >= dueMs(limit, used)
+    (limit.bytes > 0 && used.bytes >= limit.bytes)
   );
 }
 

@@ -37,6 +37,8 @@ export class ReplayWindow {
   startAt(top: number): void {
     this.#top = top;
     this.#words.fill(-1);
+    // The word of the top is in use above it, too: those numbers have not been seen.
+    this.#words[Math.floor(top / 32) & this.#mask] = (2 << (top % 32)) - 1;
   }
 
   /**

@@ -4,7 +4,7 @@ import type { Clock, Random } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import { digest } from '../crypto/digest.ts';
 import { u32 } from '../wire/bytes.ts';
-import { dueMs, reached } from './lifetime.ts';
+import { countReached, dueMs, reached } from './lifetime.ts';
 import { Sa, type SaMode, type SaProtocol, type SaSpec } from './sa.ts';
 import type { SequenceStore } from './sequence.ts';
 
@@ -46,19 +46,17 @@ export class Sad {
     return this.#all.size;
   }
 
-  /** All SAs, dead ones too as long as they are kept, in the order of their arrival. */
+  /** All SAs in the order of their arrival. A dead one is not among them. */
   all(): IterableIterator<Sa> {
     return this.#all.values();
   }
 
-  /** Throws EEXIST for an identity in use, EINVAL for a reserved SPI, ENOBUFS when the table is full. */
+  /** Throws EEXIST for an identity in use, EINVAL for a reserved SPI or mixed families, ENOBUFS when the table is full. */
   add(spec: SaSpec, state: 'larval' | 'mature'): Sa {
-    checkSpi(spec.spi);
+    checkSpec(spec);
     const existing = this.get(spec.protocol, spec.spi, spec.dst);
     if (existing) throw new KeyError('EEXIST', `${describe(spec)} is in use (${existing.state})`);
-    if (this.#all.size >= (this.#options.saMax ?? 4_000_000)) {
-      throw new KeyError('ENOBUFS', `the table of ${this.#all.size} SAs is full`);
-    }
+    this.#checkRoom(1);
     return this.#insert(spec, state);
   }
 
@@ -69,6 +67,9 @@ export class Sad {
       this.#unlink(sa);
       sa.spec = spec;
       this.#link(sa);
+      // A longer soft limit makes it young again.
+      const nowMs = this.#options.clock.monotonicMs();
+      if (sa.state === 'dying' && !reached(spec.soft, sa.usage, nowMs)) sa.state = 'mature';
       this.#schedule(sa);
       return sa;
     }
@@ -127,6 +128,29 @@ export class Sad {
     sa.die();
   }
 
+  /**
+   * Plans to put mature SAs in place of others: throws as `add` does, and changes nothing. The function returned does it, in
+   * one step that cannot fail, as long as nothing else has changed; it returns the new SAs in the order of `specs`.
+   */
+  planReplace(gone: readonly Sa[], specs: readonly SaSpec[]): () => Sa[] {
+    const leaving = new Set(gone);
+    const seen = new Set<string>();
+    for (const spec of specs) {
+      checkSpec(spec);
+      const existing = this.get(spec.protocol, spec.spi, spec.dst);
+      const name = describe(spec);
+      if ((existing && !leaving.has(existing)) || seen.has(name)) {
+        throw new KeyError('EEXIST', `${name} is in use`);
+      }
+      seen.add(name);
+    }
+    this.#checkRoom(specs.length - leaving.size);
+    return () => {
+      for (const sa of leaving) this.remove(sa);
+      return specs.map((spec) => this.#insert(spec, 'mature'));
+    };
+  }
+
   /** Removes all, or all of a protocol; returns how many. */
   flush(protocol?: SaProtocol): number {
     const doomed = [...this.#all].filter(
@@ -153,16 +177,29 @@ export class Sad {
     throw new KeyError('ENOBUFS', `no free SPI between ${min} and ${max} in ${tries} tries`);
   }
 
-  /** An SA was used: counts, and announces limits that are now reached. */
-  account(sa: Sa, packets: number, bytes: number): void {
+  /**
+   * Counts a use of an SA without looking at its limits, for whoever still needs its keys: false, and nothing is counted, when
+   * a hard limit is reached already. `settle` must follow.
+   */
+  count(sa: Sa, packets: number, bytes: number): boolean {
     const { clock } = this.#options;
-    const nowMs = clock.monotonicMs();
+    if (!sa.isUsable || countReached(sa.spec.hard, sa.usage)) return false;
     const first = sa.usage.firstUseMs < 0;
-    sa.account(packets, bytes, nowMs, first ? clock.wallMs() : 0);
+    sa.account(packets, bytes, first ? clock.monotonicMs() : 0, first ? clock.wallMs() : 0);
     if (first) this.#schedule(sa);
-    if (sa.spec.hard.packets + sa.spec.hard.bytes + sa.spec.soft.packets + sa.spec.soft.bytes > 0) {
-      this.#age(sa, nowMs);
-    }
+    return true;
+  }
+
+  /** Announces the limits of an SA that are now reached; at the hard one it dies. */
+  settle(sa: Sa): void {
+    const { hard, soft } = sa.spec;
+    if (hard.packets + hard.bytes + soft.packets + soft.bytes === 0) return;
+    this.#age(sa, this.#options.clock.monotonicMs());
+  }
+
+  /** An SA was used: `count` and `settle`. */
+  account(sa: Sa, packets: number, bytes: number): void {
+    if (this.count(sa, packets, bytes)) this.settle(sa);
   }
 
   /** Ends what is due, and returns when to be called again. */
@@ -174,6 +211,13 @@ export class Sad {
       this.#schedule(sa);
     }
     return this.#nextDueMs;
+  }
+
+  #checkRoom(more: number): void {
+    const max = this.#options.saMax ?? 4_000_000;
+    if (this.#all.size + more > max) {
+      throw new KeyError('ENOBUFS', `the table of SAs is full: it has room for ${max}`);
+    }
   }
 
   #insert(spec: SaSpec, state: 'larval' | 'mature'): Sa {
@@ -206,6 +250,8 @@ export class Sad {
 
   #age(sa: Sa, nowMs: number): void {
     const { spec, usage } = sa;
+    // Whoever is told of an SA that expired may have removed this one meanwhile.
+    if (sa.state === 'dead') return;
     if (sa.state === 'larval') {
       if (nowMs >= usage.addedMs + this.#larvalMs()) this.remove(sa);
     } else if (reached(spec.hard, usage, nowMs)) {
@@ -244,6 +290,17 @@ export function describe(spec: Pick<SaSpec, 'protocol' | 'spi' | 'dst'>): string
 function checkSpi(spi: number): void {
   if (spi < SPI_MIN || spi > SPI_MAX) {
     throw new KeyError('EINVAL', `SPI ${spi} is reserved: SPIs from ${SPI_MIN} up are for use`);
+  }
+}
+
+function checkSpec({ spi, src, dst }: SaSpec): void {
+  checkSpi(spi);
+  // Both stand in one IP header.
+  if (src.family !== dst.family) {
+    throw new KeyError(
+      'EINVAL',
+      `source ${formatAddress(src)} and destination ${formatAddress(dst)} are of different families`,
+    );
   }
 }
 

@@ -2,7 +2,10 @@ import type { Lexer, Token } from './lexer.ts';
 import { type Place, SetkeyError } from './place.ts';
 import type { HostSpec, Lookup, SecurityContext } from './statement.ts';
 
-/** What the rules of several statements share: one function per piece of grammar, reading from the lexer. */
+/**
+ * What the rules of several statements share: one function per piece of grammar, reading from the
+ * lexer.
+ */
 
 export function expectWord(lexer: Lexer, expected: string): Token {
   const token = lexer.peek();
@@ -21,7 +24,10 @@ export function expectMark(lexer: Lexer, mark: string, expected = `"${mark}"`): 
   if (!takeMark(lexer, mark)) throw unexpected(lexer.peek(), expected);
 }
 
-/** The error for a token that does not fit. Strings are not shown: they are keys more often than not. */
+/**
+ * The error for a token that does not fit. Strings are not shown: they are keys more often than
+ * not.
+ */
 export function unexpected(token: Token, expected: string): SetkeyError {
   const got = token.kind === 'end' ? 'the end of the file' : quote(token);
   return new SetkeyError(token.place, `expected ${expected}, got ${got}`);

@@ -10,8 +10,9 @@ export interface Token {
 const WORD = /[^\s;[\]"#]+/y;
 
 /**
- * Cuts a setkey file into tokens, on demand: what follows -P is one text up to the semicolon, in a language of its own,
- * and only the parser knows when it comes. Comments go from `#` to the end of the line.
+ * Cuts a setkey file into tokens, on demand: what follows -P is one text up to the semicolon, in a
+ * language of its own, and only the parser knows when it comes. Comments go from `#` to the end of
+ * the line.
  */
 export class Lexer {
   readonly #text: string;
@@ -37,7 +38,10 @@ export class Lexer {
     return token;
   }
 
-  /** The raw text up to the next `;`, which stays; comments are blanks in it, so that columns still fit. */
+  /**
+   * The raw text up to the next `;`, which stays; comments are blanks in it, so that columns still
+   * fit.
+   */
   policyText(): { readonly text: string; readonly place: Place } {
     const place = this.#place(this.#at);
     const from = this.#at;

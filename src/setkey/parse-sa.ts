@@ -55,7 +55,10 @@ interface Draft {
   compression: number | undefined;
 }
 
-/** `add src dst proto spi [option]… [algorithm]…` and the four that name an SA the same way; up to the semicolon. */
+/**
+ * `add src dst proto spi [option]… [algorithm]…` and the four that name an SA the same way; up to
+ * the semicolon.
+ */
 export function parseSa(lexer: Lexer, command: SaStatement['command'], place: Place): SaStatement {
   const lookup = parseLookup(lexer);
   const src = parseHost(lexer, 'a source address');
@@ -198,7 +201,7 @@ function parseEncryption(lexer: Lexer, { protocol, options }: Draft): Keyed {
   const names = ALGORITHMS.filter((row) => row.kind !== 'mac').map((row) => row.name);
   const expected = `an encryption algorithm (${names.join(', ')})`;
   const token = expectWord(lexer, expected);
-  // Two spellings of DES for what RFC 1829 allowed: an IV of 32 bits, or one made from the sequence number.
+  // Two spellings of DES for what RFC 1829 allowed: an IV of 32 bits, or one that is derived.
   const spelling = token.text === 'des-deriv' || token.text === 'des-32iv';
   const algorithm = encryptionByName(spelling ? 'des-cbc' : token.text);
   if (!algorithm) throw unexpected(token, expected);
@@ -219,7 +222,9 @@ function parseAuthentication(lexer: Lexer): Keyed {
   return parseKeyed(lexer, algorithm, token.place);
 }
 
-/** The key after an algorithm's name: "text" or 0xhex. `null` takes none, or FreeBSD's empty string. */
+/**
+ * The key after an algorithm's name: "text" or 0xhex. `null` takes none, or FreeBSD's empty string.
+ */
 function parseKeyed(lexer: Lexer, algorithm: Algorithm, place: Place): Keyed {
   const token = lexer.peek();
   if (algorithm.name === 'null') {

@@ -8,7 +8,10 @@ import type { Place } from './place.ts';
 import type { PolicyStatement, SecurityContext, SelectorSpec } from './statement.ts';
 import { isIcmp, PROTO, protocolNumber } from './upper.ts';
 
-/** `spdadd src dst upper [misc] [-ctx …] -P policy` or `spdadd tagged "TAG" -P policy`; up to the semicolon. */
+/**
+ * `spdadd src dst upper [misc] [-ctx …] -P policy` or `spdadd tagged "TAG" -P policy`; up to the
+ * semicolon.
+ */
 export function parseSpd(
   lexer: Lexer,
   command: PolicyStatement['command'],

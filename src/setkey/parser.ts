@@ -7,7 +7,10 @@ import { type Place, SetkeyError } from './place.ts';
 import type { Protocol, Statement } from './statement.ts';
 
 export interface Script {
-  /** Statements and errors in the order of the file: what precedes an error can still be carried out. */
+  /**
+   * Statements and errors in the order of the file: what precedes an error can still be carried
+   * out.
+   */
   readonly entries: readonly (Statement | SetkeyError)[];
 }
 
@@ -18,7 +21,10 @@ const COMMANDS =
   'add, update, delete, deleteall, get, getspi, flush, dump, ' +
   'spdadd, spdupdate, spddelete, spdflush, spddump or exit';
 
-/** The statements of a setkey file. Never throws for bad input: after an error it goes on behind the next semicolon. */
+/**
+ * The statements of a setkey file. Never throws for bad input: after an error it goes on behind the
+ * next semicolon.
+ */
 export function parseScript(text: string, file: string): Script {
   const lexer = new Lexer(text, file);
   const entries: (Statement | SetkeyError)[] = [];

@@ -10,11 +10,12 @@ import {
 import { DIRECTION, LEVEL, PROTO_ANY, SA_FLAG } from '../wire/pfkey-table.ts';
 import { wrong } from './cursor.ts';
 import { saTypeOf } from './parser.ts';
-import type { Place } from './place.ts';
+import type { Place, SetkeyError } from './place.ts';
 import { type Resolved, type Resolver, resolveHost, resolvePort } from './resolver.ts';
 import { algorithmNumbers, contextExtension, saExtensions } from './sa-extensions.ts';
 import type {
   DeleteAllStatement,
+  Keyed,
   PolicyStatement,
   SaStatement,
   SelectorSpec,
@@ -41,7 +42,10 @@ export interface RequestContext {
   readonly resolver: Resolver;
   /** What REGISTER said the host can do; undefined: not asked, so the host decides. */
   readonly supported: Supported | undefined;
-  /** -r, the default: an inbound policy holds for forwarded packets too, as RFC 4301 has it. -k: as Linux, not. */
+  /**
+   * -r, the default: an inbound policy holds for forwarded packets too, as RFC 4301 has it. -k: as
+   * Linux, not.
+   */
   readonly forwardToo: boolean;
 }
 
@@ -51,7 +55,10 @@ export interface Supported {
   readonly encrypt: ReadonlySet<number>;
 }
 
-/** The PF_KEY messages of a statement, with pid and seq 0. Throws SetkeyError for what only a lookup can tell. */
+/**
+ * The PF_KEY messages of a statement, with pid and seq 0. Throws SetkeyError for what only a lookup
+ * can tell.
+ */
 export function actionsOf(statement: Statement, context: RequestContext): Action[] {
   switch (statement.command) {
     case 'add':
@@ -141,15 +148,13 @@ function checkSupported(statement: SaStatement, { supported }: RequestContext): 
   if (!supported || (statement.command !== 'add' && statement.command !== 'update')) return;
   const { auth, encrypt } = algorithmNumbers(statement);
   const { authentication, encryption } = statement;
-  if (authentication && !supported.auth.has(auth)) {
-    throw wrong(
-      authentication.place,
-      `this host does not support ${authentication.algorithm.name}`,
-    );
-  }
-  if (encryption && !supported.encrypt.has(encrypt)) {
-    throw wrong(encryption.place, `this host does not support ${encryption.algorithm.name}`);
-  }
+  if (authentication && !supported.auth.has(auth)) throw unsupported(authentication);
+  if (encryption && !supported.encrypt.has(encrypt)) throw unsupported(encryption);
+}
+
+function unsupported({ algorithm, place }: Keyed): SetkeyError {
+  const hint = algorithm.legacy ? '; some hosts do when started with --allow-legacy' : '';
+  return wrong(place, `this host does not support ${algorithm.name}${hint}`);
 }
 
 function deleteAll(statement: DeleteAllStatement, { resolver }: RequestContext): Action {
@@ -183,7 +188,10 @@ function policyActions(statement: PolicyStatement, context: RequestContext): Act
   return policies.map((one) => send(SPD_MESSAGES[command], 'unspec', [one, ...rest]));
 }
 
-/** The forward twin of an inbound policy: an SA that is unique to one of two policies could not serve both. */
+/**
+ * The forward twin of an inbound policy: an SA that is unique to one of two policies could not
+ * serve both.
+ */
 function forwardOf(policy: PolicyExtension): PolicyExtension {
   const requests = policy.requests.map((one) =>
     one.level === LEVEL.unique ? { ...one, level: LEVEL.require, reqid: 0 } : one,

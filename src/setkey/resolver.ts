@@ -19,7 +19,10 @@ export interface Resolved {
   readonly scopeId: number;
 }
 
-/** The addresses that a statement means by a name, at least one. Throws SetkeyError at the name's place. */
+/**
+ * The addresses that a statement means by a name, at least one. Throws SetkeyError at the name's
+ * place.
+ */
 export function resolveHost(host: HostSpec, lookup: Lookup, resolver: Resolver): Resolved[] {
   const numeric = resolveNumeric(host, resolver);
   if (numeric) {
@@ -45,7 +48,10 @@ export function resolvePort(host: HostSpec, proto: number, resolver: Resolver): 
   throw wrong(host.place, `"${host.port}" is not a port number, any, or a known service`);
 }
 
-/** The names that a script will ask for, so that a caller without a blocking resolver can look them up first. */
+/**
+ * The names that a script will ask for, so that a caller without a blocking resolver can look them
+ * up first.
+ */
 export function hostNames(statement: Statement): { name: string; family: Family | undefined }[] {
   if (!('lookup' in statement) || statement.lookup.numeric) return [];
   const { family } = statement.lookup;

@@ -12,7 +12,9 @@ import type { Keyed, Limits, SaOptions, SaStatement, SecurityContext } from './s
 /** Where ESP in UDP goes unless a port is given (RFC 3948). */
 const NAT_T_PORT = 4500;
 
-/** The algorithm fields of sadb_sa: encryption, or the compression of IPComp, and authentication. */
+/**
+ * The algorithm fields of sadb_sa: encryption, or the compression of IPComp, and authentication.
+ */
 export function algorithmNumbers(statement: SaStatement): { auth: number; encrypt: number } {
   return {
     auth: statement.authentication?.algorithm.pfkey ?? 0,
@@ -20,7 +22,10 @@ export function algorithmNumbers(statement: SaStatement): { auth: number; encryp
   };
 }
 
-/** The extensions of a message about one SA, in the order of ipsec-tools: keys first, addresses last. */
+/**
+ * The extensions of a message about one SA, in the order of ipsec-tools: keys first, addresses
+ * last.
+ */
 export function saExtensions(
   statement: SaStatement,
   addresses: readonly AddressExtension[],
@@ -67,7 +72,10 @@ function saExtension(statement: SaStatement): SaExtension {
   return { type: 'SA', spi, replay, state: 0, flags, ...algorithmNumbers(statement) };
 }
 
-/** A null cipher still sends an extension, of no bits; null authentication sends none, as ipsec-tools has it. */
+/**
+ * A null cipher still sends an extension, of no bits; null authentication sends none, as
+ * ipsec-tools has it.
+ */
 function keyExtension(type: KeyExtension['type'], keyed: Keyed | undefined): Extension[] {
   if (!keyed || (type === 'KEY_AUTH' && keyed.key.length === 0)) return [];
   return [{ type, bits: keyed.key.length * 8, key: keyed.key }];

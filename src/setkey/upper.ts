@@ -1,6 +1,7 @@
 /**
- * Upper protocols by name, as /etc/protocols of Debian spells them: a file that the core may not read, and that minimal
- * systems do not have. The first name of a number is the one that dumps show.
+ * Upper protocols by name, as /etc/protocols of Debian spells them: a file that the core may not
+ * read, and that minimal systems do not have. The first name of a number is the one that dumps
+ * show.
  */
 const PROTOCOLS: readonly (readonly [string, number])[] = [
   ['icmp', 1],

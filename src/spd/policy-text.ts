@@ -1,8 +1,9 @@
 import { KeyError } from '../base/error.ts';
 
 /**
- * Reads the pieces of a policy text. Blanks and newlines may stand between any two of them; columns count from 1 and
- * restart on every line only for people: errors give the place in the whole text, which is how policies are passed around.
+ * Reads the pieces of a policy text. Blanks and newlines may stand between any two of them; columns
+ * count from 1 and restart on every line only for people: errors give the place in the whole text,
+ * which is how policies are passed around.
  */
 export class PolicyText {
   readonly #text: string;
@@ -56,7 +57,10 @@ export class PolicyText {
     return new KeyError('EINVAL', `column ${this.#at + 1}: expected ${expected}, got ${got}`);
   }
 
-  /** An error about what stands at `column` (from `column()`), for what can only be judged after it was read. */
+  /**
+   * An error about what stands at `column` (from `column()`), for what can only be judged after it
+   * was read.
+   */
   wrong(column: number, sentence: string): KeyError {
     return new KeyError('EINVAL', `column ${column}: ${sentence}`);
   }

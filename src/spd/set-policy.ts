@@ -13,9 +13,10 @@ import { PolicyText } from './policy-text.ts';
  *   ends     = address ["[" port "]"] "-" address ["[" port "]"] | "me-any" | "any-me"
  *   level    = "default" | "use" | "require" | "unique" [":" reqid]
  *
- * Deviation: KAME's `protocol/level` and `encap/a-b` are refused, as ipsec-tools does and as KAME's own test table wants;
- * `ipsec` without requests is accepted, as ipsec-tools does, and refused by the host. A reqid may follow every level and
- * may be written with "#", so that what `formatPolicy` prints can be read again.
+ * Deviation: KAME's `protocol/level` and `encap/a-b` are refused, as ipsec-tools does and as KAME's
+ * own test table wants; `ipsec` without requests is accepted, as ipsec-tools does, and refused by
+ * the host. A reqid may follow every level and may be written with "#", so that what `formatPolicy`
+ * prints can be read again.
  */
 
 const PROTOCOL = { esp: 50, ah: 51, ipcomp: 108 } as const;
@@ -24,7 +25,10 @@ const BASE = { low: 0xc0000000, def: 0x80000000, high: 0x40000000 } as const;
 /** Stored priority of a policy without a clause; smaller is earlier. */
 export const PRIORITY_DEFAULT = BASE.def;
 
-/** How far `prio low + N` and its like may go, so that the three ranges do not overlap (ipsec-tools' limit). */
+/**
+ * How far `prio low + N` and its like may go, so that the three ranges do not overlap (ipsec-tools'
+ * limit).
+ */
 const OFFSET_MAX = 0x3fffffff;
 
 /** `prio N` counts both ways from the middle. */
@@ -62,8 +66,8 @@ export interface PolicyFormat {
 }
 
 /**
- * The text of a policy in the wording of ipsec_dump_policy(3): requests on lines of their own after a tab, automatic reqids
- * with `#`. What the language has no word for is shown by its number.
+ * The text of a policy in the wording of ipsec_dump_policy(3): requests on lines of their own after
+ * a tab, automatic reqids with `#`. What the language has no word for is shown by its number.
  */
 export function formatPolicy(policy: PolicyExtension, { ports }: PolicyFormat): string {
   const direction = nameOf(DIRECTION, policy.direction) ?? `direction ${policy.direction}`;
@@ -123,7 +127,9 @@ function parseRequest(text: PolicyText, direction: number): PolicyRequest {
 
 type Ends = { readonly src: Endpoint; readonly dst: Endpoint } | Record<never, never>;
 
-/** The two ends; an empty object for those that the kernel fills in; undefined when there are none. */
+/**
+ * The two ends; an empty object for those that the kernel fills in; undefined when there are none.
+ */
 function parseEnds(text: PolicyText, direction: number): Ends | undefined {
   const column = text.column();
   const word = text.peek();

@@ -1,7 +1,9 @@
 import { ADDRESS_LEN, type Address, isLoopback } from '../base/address.ts';
+import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
-import type { Cursor } from '../wire/cursor.ts';
+import { u8 } from '../wire/bytes.ts';
+import { type Cursor, isExtension } from '../wire/cursor.ts';
 import {
   type Direction,
   describeSelector,
@@ -14,7 +16,7 @@ import {
 } from './policy.ts';
 
 /** Ids up to this one are the user's to choose (IPSEC_MANUAL_POLICYID_MAX of KAME). */
-const MANUAL_ID_MAX = 0x3fff;
+export const MANUAL_ID_MAX = 0x3fff;
 
 export interface SpdOptions {
   readonly clock: Clock;
@@ -22,7 +24,16 @@ export interface SpdOptions {
   readonly expired?: (policy: Policy) => void;
 }
 
-/** What `Spd.lookup` says: the policy, none, or that the answer hangs on ports that a fragment does not have. */
+/** A policy to be, for `planReplaceAll`. */
+export interface Replacement {
+  readonly spec: PolicySpec;
+  /** 0: a new one. */
+  readonly id: number;
+  /** A policy of the table that stays as it is, with its times. */
+  readonly keep?: Policy;
+}
+
+/** What `Spd.lookup` says: the policy, none, or that the answer hangs on what only the whole datagram has. */
 export type Lookup = Policy | 'none' | 'ports-unknown';
 
 /**
@@ -33,7 +44,7 @@ export class Spd {
   generation = 1;
 
   readonly #options: SpdOptions;
-  readonly #lists: Record<Direction, Entry[]> = { in: [], out: [], fwd: [] };
+  #lists: Record<Direction, Entry[]> = { in: [], out: [], fwd: [] };
   readonly #byId = new Map<number, Policy>();
   #nextId = MANUAL_ID_MAX + 1;
   #nextDueMs = Infinity;
@@ -70,9 +81,7 @@ export class Spd {
       );
     }
     if (id !== 0 && this.#byId.has(id)) throw new KeyError('EEXIST', `policy id ${id} is in use`);
-    if (this.size >= (this.#options.policyMax ?? 1_000_000)) {
-      throw new KeyError('ENOBUFS', `the table of ${this.size} policies is full`);
-    }
+    this.#checkRoom(1);
     const policy = this.#born(spec, id === 0 ? this.#freeId() : id);
     this.#insert(policy);
     return policy;
@@ -98,10 +107,9 @@ export class Spd {
 
   remove(policy: Policy): void {
     const list = this.#lists[policy.direction];
-    list.splice(
-      list.findIndex((entry) => entry.policy === policy),
-      1,
-    );
+    const at = list.findIndex((entry) => entry.policy === policy);
+    assert(at >= 0, 'the policy is in the table');
+    list.splice(at, 1);
     this.#byId.delete(policy.id);
     this.generation++;
   }
@@ -115,24 +123,64 @@ export class Spd {
   }
 
   /**
+   * Plans to put other policies in place of all: throws as `add` does, and changes nothing. The function returned does it, in
+   * one step that cannot fail, as long as nothing else has changed: no lookup ever misses a policy that was there before and
+   * is there afterwards. It returns the policies of the table in the order of `wanted`, which decides among equal priorities.
+   */
+  planReplaceAll(wanted: readonly Replacement[]): () => Policy[] {
+    const names = new Set<string>();
+    const ids = new Set<number>();
+    for (const { spec, id } of wanted) {
+      const name = `${spec.direction} ${describeSelector(spec.selector)}`;
+      if (names.has(name)) throw new KeyError('EEXIST', `there are two policies for ${name}`);
+      names.add(name);
+      if (id !== 0 && ids.has(id)) throw new KeyError('EEXIST', `policy id ${id} is in use`);
+      ids.add(id);
+    }
+    this.#checkRoom(wanted.length - this.size);
+    return () => {
+      this.#byId.clear();
+      // Ids first, so that those given out are not those that somebody keeps.
+      for (const id of ids) if (id !== 0) this.#nextId = Math.max(this.#nextId, id + 1);
+      const policies = wanted.map(({ spec, id, keep }) => {
+        return keep ?? this.#born(spec, id === 0 ? this.#freeId() : id);
+      });
+      const lists: Record<Direction, Entry[]> = { in: [], out: [], fwd: [] };
+      for (const policy of policies) {
+        lists[policy.direction].push(new Entry(policy));
+        this.#byId.set(policy.id, policy);
+        this.#schedule(policy);
+      }
+      for (const list of Object.values(lists)) {
+        list.sort((a, b) => a.policy.priority - b.policy.priority);
+      }
+      this.#lists = lists;
+      this.generation++;
+      return policies;
+    };
+  }
+
+  /**
    * The first policy that matches a decoded packet. Traffic of the loopback network is covered only by policies that name
    * it; otherwise a policy for everything would cut a host off from itself.
    */
   lookup(direction: Direction, p: Uint8Array, cursor: Cursor): Lookup {
     const list = this.#lists[direction];
     const loopback = isLoopbackPacket(p, cursor);
+    const hidden = hidesProtocol(p, cursor);
     for (let i = 0; i < list.length; i++) {
       const entry = list[i]!;
       if (loopback && !entry.namesLoopback) continue;
       if (!entry.matchesAddresses(p, cursor)) continue;
       const { protocol, sport, dport } = entry.policy.selector;
-      if (protocol !== PROTOCOL_ANY && protocol !== cursor.protocol) continue;
-      if (sport === PORT_ANY && dport === PORT_ANY) return entry.policy;
-      if (!cursor.portsKnown) {
-        // A protocol without ports cannot match a policy with ports; a fragment might.
-        if (cursor.isFragment) return 'ports-unknown';
-        continue;
+      if (protocol !== PROTOCOL_ANY) {
+        if (hidden) return 'ports-unknown';
+        if (protocol !== cursor.protocol) continue;
       }
+      if (sport === PORT_ANY && dport === PORT_ANY) return entry.policy;
+      // Also for the first fragment, which has ports: all fragments must get the same answer.
+      if (cursor.isFragment) return 'ports-unknown';
+      if (!cursor.portsKnown) continue;
       if (sport !== PORT_ANY && sport !== cursor.sport) continue;
       if (dport !== PORT_ANY && dport !== cursor.dport) continue;
       return entry.policy;
@@ -151,6 +199,8 @@ export class Spd {
     if (nowMs < this.#nextDueMs) return this.#nextDueMs;
     this.#nextDueMs = Infinity;
     for (const policy of [...this.#byId.values()]) {
+      // Whoever is told of a policy that expired may have removed this one meanwhile.
+      if (this.#byId.get(policy.id) !== policy) continue;
       if (nowMs >= endMs(policy)) {
         this.remove(policy);
         this.#options.expired?.(policy);
@@ -159,6 +209,13 @@ export class Spd {
       }
     }
     return this.#nextDueMs;
+  }
+
+  #checkRoom(more: number): void {
+    const max = this.#options.policyMax ?? 1_000_000;
+    if (this.size + more > max) {
+      throw new KeyError('ENOBUFS', `the table of policies is full: it has room for ${max}`);
+    }
   }
 
   #born(spec: PolicySpec, id: number): Policy {
@@ -235,6 +292,11 @@ function isOne(p: Uint8Array, at: number): boolean {
   if (p[at + 15] !== 1) return false;
   for (let i = 0; i < 15; i++) if (p[at + i] !== 0) return false;
   return true;
+}
+
+/** IPv6: the fragment header names an extension header, so that only the first fragment knows the upper protocol. */
+function hidesProtocol(p: Uint8Array, cursor: Cursor): boolean {
+  return cursor.family === 6 && cursor.isFragment && isExtension(u8(p, cursor.fragmentHeaderAt));
 }
 
 function endMs(policy: Policy): number {

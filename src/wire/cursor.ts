@@ -10,7 +10,7 @@ import * as ipv4 from './ipv4.ts';
 import * as ipv6 from './ipv6.ts';
 import { PROTO } from './protocol.ts';
 
-/** RFC 8883 §3 lets a host limit the chain of headers; nothing real has more than seven. */
+/** Bounds the work for one packet, as RFC 8883 §2.1 foresees; nothing real has more than seven. */
 export const EXTENSION_HEADERS_MAX = 16;
 
 /**
@@ -155,7 +155,8 @@ function decodeIpv6(
   return undefined;
 }
 
-function isExtension(protocol: number): boolean {
+/** The headers that `decode` walks over on its way to the upper protocol. */
+export function isExtension(protocol: number): boolean {
   return (
     protocol === PROTO.HOPOPTS ||
     protocol === PROTO.ROUTING ||

@@ -59,7 +59,7 @@ export function ipAt(linktype: number, p: Uint8Array, at: number, end: number): 
       if (RAW_OF_OLD.includes(linktype)) return ipOrNot(p, at, end);
       throw new KeyError(
         'EOPNOTSUPP',
-        `link type ${linktype} is not supported: only Ethernet, raw IP, Linux cooked and BSD loopback`,
+        `link type ${linktype} is none of Ethernet, raw IP, Linux cooked and BSD loopback`,
       );
   }
 }

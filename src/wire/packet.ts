@@ -1,7 +1,7 @@
 import { assert } from '../base/assert.ts';
 
-/** Room in front of a packet for the headers of a whole bundle: six layers of IPv6, UDP, ESP and IV. */
-export const HEADROOM = 512;
+/** Room in front of a packet for the headers of the deepest bundle: eight tunnels of IPv6 (40) and AH (48 at most). */
+export const HEADROOM = 768;
 /** Room behind it for padding, trailers and ICVs of a whole bundle. */
 export const TAILROOM = 512;
 /** The longest IP packet that is not a jumbogram: an IPv6 header and 65,535 octets. */

@@ -2,8 +2,8 @@
  * Capture files of libpcap (draft-ietf-opsawg-pcap), in either byte order, with micro- or
  * nanoseconds. Written: little endian, microseconds.
  *
- *   file:   magic 4, major 2, minor 2, zone 4, accuracy 4, snapshot length 4, link type 4; then records
- *   record: seconds 4, fraction 4, octets captured 4, octets on the wire 4; then the octets captured
+ *   file:   magic 4, major 2, minor 2, zone 4, accuracy 4, snapshot length 4, link type 4; records
+ *   record: seconds 4, fraction 4, octets captured 4, octets on the wire 4; octets captured
  */
 import { KeyError } from '../base/error.ts';
 import { type CapturedPacket, ipAt, LINKTYPE } from './linktype.ts';

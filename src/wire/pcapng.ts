@@ -6,7 +6,8 @@
  *   block:     type 4, length 4, body padded to 4, length 4 again
  *   section:   byte order magic 4, major 2, minor 2, length 8, options
  *   interface: link type 2, reserved 2, snapshot length 4, options
- *   enhanced:  interface 4, time (high, low) 8, octets captured 4, on the wire 4, octets padded to 4, options
+ *   enhanced:  interface 4, time (high, low) 8, octets captured 4, on the wire 4, octets padded
+ *              to 4, options
  *   simple:    octets on the wire 4, octets padded to 4
  *   option:    code 2, length 2, value padded to 4
  */
@@ -213,7 +214,7 @@ function readSimple(body: Body, interfaces: readonly Interface[]): Frame {
   const { view, little, at, end, where } = body;
   if (end - at < SIMPLE_LEN) bad(where, 'too short');
   const wire = view.getUint32(at, little);
-  const limit = interfaces[0]?.snapshotLen || wire;
+  const limit = described(interfaces, 0, where).snapshotLen || wire;
   const captured = Math.min(wire, limit);
   if (captured > end - at - SIMPLE_LEN) bad(where, `says ${captured} octets, but has fewer`);
   return { interfaceId: 0, ticks: undefined, at: at + SIMPLE_LEN, captured, wire };
@@ -226,13 +227,16 @@ function packetOf(
   interfaces: readonly Interface[],
   where: string,
 ): CapturedPacket | undefined {
-  const on = interfaces[frame.interfaceId];
-  if (on === undefined) return bad(where, `interface ${frame.interfaceId} is not described before`);
+  const on = described(interfaces, frame.interfaceId, where);
   const end = frame.at + frame.captured;
   const at = ipAt(on.linktype, file, frame.at, end);
   if (at < 0) return undefined;
   const missing = Math.max(0, frame.wire - frame.captured);
   return { number, wallMs: wallMsOf(frame.ticks, on), bytes: file, at, end, missing };
+}
+
+function described(interfaces: readonly Interface[], id: number, where: string): Interface {
+  return interfaces[id] ?? bad(where, `interface ${id} is not described before`);
 }
 
 /**

@@ -1,6 +1,7 @@
 /**
- * PF_KEY is an interface within one machine: numbers are in its byte order, which is little-endian on every machine that
- * runs Node. Only SPIs, ports and addresses are in network order (bytes.ts). All host-order access is here.
+ * PF_KEY is an interface within one machine: numbers are in its byte order, which is little-endian
+ * on every machine that runs Node. Only SPIs, ports and addresses are in network order (bytes.ts).
+ * All host-order access is here.
  */
 
 export function h16(p: Uint8Array, at: number): number {
@@ -11,7 +12,10 @@ export function h32(p: Uint8Array, at: number): number {
   return (p[at]! | (p[at + 1]! << 8) | (p[at + 2]! << 16) | (p[at + 3]! << 24)) >>> 0;
 }
 
-/** Exact up to 2^53 - 1, and that for anything above: a limit that large is never reached, and does not wrap. */
+/**
+ * Exact up to 2^53 - 1, and that for anything above: a limit that large is never reached, and does
+ * not wrap.
+ */
 export function h64(p: Uint8Array, at: number): number {
   return Math.min(h32(p, at + 4) * 0x1_0000_0000 + h32(p, at), Number.MAX_SAFE_INTEGER);
 }

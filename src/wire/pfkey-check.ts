@@ -16,8 +16,9 @@ const OF_ONE_SA: ReadonlySet<MessageType> = new Set<MessageType>([
 const NEVER_SUPPORTED: ReadonlySet<SaType> = new Set<SaType>(['rsvp', 'ospfv2', 'ripv2', 'mip']);
 
 /**
- * What KAME's key_parse and key_validate_ext ask of a request beyond its format: the SA type fits the message, source and
- * destination fit each other. Throws EOPNOTSUPP for SA types that nobody supports, else EINVAL.
+ * What KAME's key_parse and key_validate_ext ask of a request beyond its format: the SA type fits
+ * the message, source and destination fit each other. Throws EOPNOTSUPP for SA types that nobody
+ * supports, else EINVAL.
  */
 export function checkRequest(message: Message): void {
   const { type, satype } = message;

@@ -17,8 +17,9 @@ const COMB_LEN = 72;
 const ALGORITHM_LEN = 8;
 
 /**
- * The extension in `p`, whose length the caller has checked against the table. The offsets in each branch are those of
- * the struct in net/pfkeyv2.h. Throws KeyError EINVAL or EAFNOSUPPORT that names extension and field.
+ * The extension in `p`, whose length the caller has checked against the table. The offsets in each
+ * branch are those of the struct in net/pfkeyv2.h. Throws KeyError EINVAL or EAFNOSUPPORT that
+ * names extension and field.
  */
 export function decodeExtension(type: ExtensionType, p: Uint8Array, dialect: Dialect): Extension {
   switch (type) {
@@ -187,7 +188,10 @@ function supported(p: Uint8Array, at: number): SupportedAlgorithm {
   return { id: p[at]!, ivLen: p[at + 1]!, minBits: h16(p, at + 2), maxBits: h16(p, at + 4) };
 }
 
-/** The sadb_x_ipsecrequests after sadb_x_policy; their lengths count octets, and the last may be followed by padding. */
+/**
+ * The sadb_x_ipsecrequests after sadb_x_policy; their lengths count octets, and the last may be
+ * followed by padding.
+ */
 function policyRequests(p: Uint8Array, dialect: Dialect): PolicyRequest[] {
   const requests: PolicyRequest[] = [];
   const fixed = REQUEST_LEN[dialect];

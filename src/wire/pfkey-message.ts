@@ -1,8 +1,9 @@
 import type { Address } from '../base/address.ts';
 
 /**
- * PF_KEY v2 messages (RFC 2367, with the SPD extension of KAME) as typed objects: the shape that `pfkey.ts` decodes to and
- * encodes from, and that setkey and the key engine speak. Numbers, byte order and padding live in the codec only.
+ * PF_KEY v2 messages (RFC 2367, with the SPD extension of KAME) as typed objects: the shape that
+ * `pfkey.ts` decodes to and encodes from, and that setkey and the key engine speak. Numbers, byte
+ * order and padding live in the codec only.
  */
 
 /** The whole message. `extensions` keep the order of the wire; each type at most once. */
@@ -16,7 +17,10 @@ export interface Message {
   /** sadb_msg_reserved: dumps carry a reference count in it. */
   readonly reserved: number;
   readonly extensions: readonly Extension[];
-  /** X_PROMISC only: the whole message that was seen, as octets; such a message has no extensions of its own. */
+  /**
+   * X_PROMISC only: the whole message that was seen, as octets; such a message has no extensions of
+   * its own.
+   */
   readonly wrapped?: Uint8Array;
 }
 
@@ -58,7 +62,10 @@ export type SaType =
   | 'ipcomp'
   | 'tcpsignature';
 
-/** One extension; `type` tells the variant. Every variant's octets: the struct of the same name in net/pfkeyv2.h. */
+/**
+ * One extension; `type` tells the variant. Every variant's octets: the struct of the same name in
+ * net/pfkeyv2.h.
+ */
 export type Extension =
   | SaExtension
   | LifetimeExtension
@@ -87,7 +94,9 @@ export type ExtensionType = Extension['type'];
 export interface SaExtension {
   readonly type: 'SA';
   readonly spi: number;
-  /** As on the wire, one octet; in packets on Linux, in octets of bitmap (8 packets each) on BSD. */
+  /**
+   * As on the wire, one octet; in packets on Linux, in octets of bitmap (8 packets each) on BSD.
+   */
   readonly replay: number;
   readonly state: number;
   /** SADB_AALG_* and SADB_EALG_* numbers; crypto/algorithms.ts says what they mean. */
@@ -96,7 +105,10 @@ export interface SaExtension {
   readonly flags: number;
 }
 
-/** Times in seconds, `CURRENT` since 1970; octets and times are 64 bits on the wire, and exact up to 2^53. */
+/**
+ * Times in seconds, `CURRENT` since 1970; octets and times are 64 bits on the wire, and exact up to
+ * 2^53.
+ */
 export interface LifetimeExtension {
   readonly type: 'LIFETIME_CURRENT' | 'LIFETIME_HARD' | 'LIFETIME_SOFT';
   readonly allocations: number;
@@ -246,7 +258,9 @@ export interface SecurityContextExtension {
   readonly context: Uint8Array;
 }
 
-/** FreeBSD: the replay window in packets, with 32 bits. The linux dialect says it with X_TESTUDO. */
+/**
+ * FreeBSD: the replay window in packets, with 32 bits. The linux dialect says it with X_TESTUDO.
+ */
 export interface ReplayExtension {
   readonly type: 'X_SA_REPLAY';
   readonly packets: number;
@@ -261,8 +275,9 @@ export interface NewAddressExtension {
 }
 
 /**
- * What an SA of ours can have and Linux's numbers cannot say; private extension 64 of the linux dialect. It is sent only
- * when one of its fields differs from the value given here first, because strict clients refuse numbers above 26.
+ * What an SA of ours can have and Linux's numbers cannot say; private extension 64 of the linux
+ * dialect. It is sent only when one of its fields differs from the value given here first, because
+ * strict clients refuse numbers above 26.
  */
 export interface TestudoExtension {
   readonly type: 'X_TESTUDO';
@@ -285,7 +300,9 @@ export interface OpaqueExtension {
 /** Whose numbers and sizes are on the wire. It belongs to a socket and is never guessed. */
 export type Dialect = 'linux' | 'bsd';
 
-/** The variant with that type, also where variants share a shape (Extract would find none of those). */
+/**
+ * The variant with that type, also where variants share a shape (Extract would find none of those).
+ */
 export type ExtensionOf<T extends ExtensionType, E = Extension> = E extends {
   readonly type: infer U;
 }

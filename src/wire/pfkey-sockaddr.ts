@@ -24,7 +24,10 @@ export interface Sockaddr {
   readonly scopeId: number;
 }
 
-/** Reads the sockaddr at `at`, which must end by `end`. `what` names it in errors: EINVAL, EAFNOSUPPORT. */
+/**
+ * Reads the sockaddr at `at`, which must end by `end`. `what` names it in errors: EINVAL,
+ * EAFNOSUPPORT.
+ */
 export function readSockaddr(
   p: Uint8Array,
   at: number,

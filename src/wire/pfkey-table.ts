@@ -1,8 +1,9 @@
 import type { Dialect, ExtensionType, MessageType, SaType } from './pfkey-message.ts';
 
 /**
- * The numbers of PF_KEY v2: RFC 2367 up to 16, then KAME's. The two dialects agree on messages and on extensions below 20;
- * from there each system went its own way (linux/pfkeyv2.h; FreeBSD's net/pfkeyv2.h).
+ * The numbers of PF_KEY v2: RFC 2367 up to 16, then KAME's. The two dialects agree on messages and
+ * on extensions below 20; from there each system went its own way (linux/pfkeyv2.h; FreeBSD's
+ * net/pfkeyv2.h).
  */
 
 export const PF_KEY_V2 = 2;
@@ -51,7 +52,10 @@ export const SA_TYPES = {
   tcpsignature: 11,
 } as const satisfies Readonly<Record<SaType, number>>;
 
-/** One row per extension: its number in each dialect (0: it has none there), and the least octets it can have. */
+/**
+ * One row per extension: its number in each dialect (0: it has none there), and the least octets it
+ * can have.
+ */
 export interface ExtensionRow {
   readonly type: ExtensionType;
   readonly linux: number;
@@ -114,7 +118,8 @@ export const LEVEL = { default: 0, use: 1, require: 2, unique: 3 } as const;
 export const SA_STATE = { larval: 0, mature: 1, dying: 2, dead: 3 } as const;
 
 /**
- * `sadb_sa_flags`. ESN has FreeBSD's number in both dialects: Linux leaves that bit free, and dumps read the same everywhere.
+ * `sadb_sa_flags`. ESN has FreeBSD's number in both dialects: Linux leaves that bit free, and dumps
+ * read the same everywhere.
  */
 export const SA_FLAG = {
   old: 0x1,

@@ -24,7 +24,10 @@ import {
  *   then extensions, each: length / 8 (16 bits), type (16 bits), body
  */
 
-/** The header as it is, so that a message with a broken body or of an unknown kind can still be answered. */
+/**
+ * The header as it is, so that a message with a broken body or of an unknown kind can still be
+ * answered.
+ */
 export interface Header {
   readonly version: number;
   /** The number on the wire, and its name where it has one. */
@@ -44,8 +47,9 @@ export interface Header {
 export const MESSAGE_LEN_MAX = 0xffff * UNIT;
 
 /**
- * Octets of the message that starts at `at`, for framing a stream; undefined while fewer than 16 octets are there.
- * Throws EINVAL when the length is shorter than a header: nothing after it can be framed any more.
+ * Octets of the message that starts at `at`, for framing a stream; undefined while fewer than 16
+ * octets are there. Throws EINVAL when the length is shorter than a header: nothing after it can be
+ * framed any more.
  */
 export function messageLength(p: Uint8Array, at = 0): number | undefined {
   if (p.length - at < HEADER_LEN) return undefined;
@@ -76,8 +80,8 @@ export function decodeHeader(p: Uint8Array): Header {
 }
 
 /**
- * The reply to a request that failed: its header, with the error. Works for any 16 octets, also of an unknown type.
- * Deviation: KAME echoes the whole request; we never send keys back.
+ * The reply to a request that failed: its header, with the error. Works for any 16 octets, also of
+ * an unknown type. Deviation: KAME echoes the whole request; we never send keys back.
  */
 export function errorReply(request: Uint8Array, errno: number): Uint8Array {
   const reply = new Uint8Array(HEADER_LEN);
@@ -89,9 +93,10 @@ export function errorReply(request: Uint8Array, errno: number): Uint8Array {
 }
 
 /**
- * One whole message. Throws KeyError: EINVAL for what does not fit the format (length, version, type, SA type, unknown,
- * duplicate or short extension, prefix length), EAFNOSUPPORT for other address families; as KAME's key_output,
- * key_parse, key_align and the address part of key_validate_ext. All octets are copied.
+ * One whole message. Throws KeyError: EINVAL for what does not fit the format (length, version,
+ * type, SA type, unknown, duplicate or short extension, prefix length), EAFNOSUPPORT for other
+ * address families; as KAME's key_output, key_parse, key_align and the address part of
+ * key_validate_ext. All octets are copied.
  */
 export function decode(p: Uint8Array, dialect: Dialect): Message {
   const header = decodeHeader(p);
@@ -119,8 +124,8 @@ export function decode(p: Uint8Array, dialect: Dialect): Message {
 }
 
 /**
- * The octets of one message. Throws EINVAL for an extension that the dialect has no number for and for values that do
- * not fit their field, E2BIG for a message longer than its length field can say.
+ * The octets of one message. Throws EINVAL for an extension that the dialect has no number for and
+ * for values that do not fit their field, E2BIG for a message longer than its length field can say.
  */
 export function encode(message: Message, dialect: Dialect): Uint8Array {
   const parts = message.extensions.map((one) => encodeExtension(one, dialect));
@@ -150,7 +155,7 @@ function decodeExtensions(p: Uint8Array, dialect: Dialect): Extension[] {
   const extensions: Extension[] = [];
   const seen = new Set<number>();
   for (let at = HEADER_LEN; at < p.length; ) {
-    // The message is a multiple of 8 octets long, and so is every extension, so the 4 octets of its head are there.
+    // The message and all extensions are multiples of 8 octets: the 4 of the head are there.
     const length = h16(p, at) * UNIT;
     const number = h16(p, at + 2);
     const row = extensionByNumber(number, dialect);

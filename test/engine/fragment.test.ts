@@ -3,10 +3,14 @@ import { describe, expect, test } from 'vitest';
 import { fragment } from '../../src/engine/fragment.ts';
 import { Reassembly } from '../../src/engine/reassembly.ts';
 import { equal, toHex } from '../../src/wire/bytes.ts';
+import { readCapture } from '../../src/wire/capture.ts';
+import * as checksum from '../../src/wire/checksum.ts';
 import { Cursor, decode } from '../../src/wire/cursor.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import * as ipv6 from '../../src/wire/ipv6.ts';
 import { type Packet, PacketArena, packetFrom } from '../../src/wire/packet.ts';
+import { PROTO } from '../../src/wire/protocol.ts';
+import { capture, octetsOf } from '../wire/captures.ts';
 import {
   concat,
   counting,
@@ -34,8 +38,8 @@ function cut(p: Uint8Array, mtu: number, id = 0xabcdef01): Uint8Array[] | string
   return reason ?? pieces;
 }
 
-function pieces(p: Uint8Array, mtu: number): Uint8Array[] {
-  const result = cut(p, mtu);
+function pieces(p: Uint8Array, mtu: number, id?: number): Uint8Array[] {
+  const result = cut(p, mtu, id);
   if (typeof result === 'string') throw new Error(result);
   return result;
 }
@@ -146,7 +150,7 @@ describe('IPv6', () => {
     expect(join(parts)).toEqual([p]);
   });
 
-  test('hop-by-hop options and routing header go into each, what is for the last host only does not', () => {
+  test('hop-by-hop options and routing header go into each, those for the last host do not', () => {
     const hop = hex('2b000104 00000000');
     const routing = hex('3c020001 00000000 20010db8000000000000000000000009');
     const last = hex('11000104 00000000');
@@ -174,6 +178,30 @@ describe('IPv6', () => {
     expect(parts.map((one) => ipv6.fragmentOffset(one, 40))).toEqual([800, 848]);
     expect(parts.map((one) => ipv6.moreFragments(one, 40))).toEqual([true, true]);
     expect(parts.map((one) => ipv6.fragmentId(one, 40))).toEqual([9, 9]);
+  });
+});
+
+describe('fragments that Linux made', () => {
+  const sent = [...readCapture(capture('fragments.pcap'))].map(octetsOf);
+  const wholes = join(sent);
+
+  test('are put together to pings with right checksums', () => {
+    expect(wholes.map((one) => one.length)).toEqual([3028, 3028, 1348, 1348, 1568, 1568]);
+    for (const one of wholes) {
+      expect(decode(one, 0, one.length, cursor)).toBeUndefined();
+      expect(cursor.isFragment).toBe(false);
+      expect(cursor.protocol).toBe(cursor.family === 4 ? PROTO.ICMP : PROTO.ICMPV6);
+      expect(checksum.transportChecksumOk(one, cursor)).toBe(true);
+      if (cursor.family === 4) expect(ipv4.checksumOk(one, 0)).toBe(true);
+    }
+  });
+
+  test('are the same that we make', () => {
+    // Not those with options: Linux leaves NOPs where we leave out what is not copied.
+    const plain = wholes.slice(0, 4);
+    const ids = [0, 0, 0xaec872fc, 0x8f35b5b8];
+    const ours = plain.flatMap((one, i) => pieces(one, 1280, ids[i]!));
+    expect(ours).toEqual(sent.slice(0, 10));
   });
 });
 

@@ -24,7 +24,7 @@ describe('what setkey printed of what Linux answered', () => {
     ({ stdout, kernelReplies }) =>
       stdout.includes('sadb_seq=') || (stdout.includes('spid=') && kernelReplies.length > 0),
   );
-  test('all are there', () => expect(shown.length).toBe(16));
+  test('all are there', () => expect(shown.length).toBe(15));
 
   for (const one of shown) {
     // deleteall prints the SAs it does not delete, which nobody asked for.
@@ -63,10 +63,6 @@ function nowOf(stdout: string): number {
 
 /** The recording was made where local time is UTC. */
 function time(seconds: number): string {
-  const [, month, , clock] = new Date(seconds * 1000)
-    .toUTCString()
-    .replace(/^\w+, /, '')
-    .match(/\d+ (\w+) (\d+) (\S+)/)!;
-  const date = new Date(seconds * 1000);
-  return `${month} ${`${date.getUTCDate()}`.padStart(2)} ${clock} ${date.getUTCFullYear()}`;
+  const [, day, month, year, clock] = new Date(seconds * 1000).toUTCString().split(' ');
+  return `${month} ${day!.replace(/^0/, ' ')} ${clock} ${year}`;
 }

@@ -129,7 +129,7 @@ describe('IPv6', () => {
     });
   });
 
-  test('every extension header: ESP goes behind the routing header, before what is for the last hop', () => {
+  test('every extension header: ESP goes behind routing, before what is for the last hop', () => {
     const p = ipv6Packet(0, options(60), options(43), routing(60, 1), options(6), counting(20));
     expect(decoded(p)).toMatchObject({
       protocol: 6,
@@ -318,6 +318,24 @@ describe('octets from outside', () => {
     );
   });
 
+  /** Lets the packet's own length agree, so that what lies deeper is reached. */
+  function setLength(p: Uint8Array, at: number, len: number): void {
+    if (p[at]! >>> 4 === 4) ipv4.setTotalLen(p, at, len);
+    else ipv6.setPayloadLen(p, at, Math.max(0, len - 40));
+  }
+
+  test.each([
+    [
+      'an option type at the very end',
+      ipv4Packet({ protocol: 6, options: hex('01010107') }, hex('')),
+    ],
+    ['no room for a length', ipv6Packet(60, hex('3b00 01030000 0005'))],
+    ['an extension header of one octet', ipv6Packet(60, hex('3b'))],
+  ])('%s', (_what, p) => {
+    survives(p, 0, p.length);
+    expect(refusal(p)).toBeDefined();
+  });
+
   test('real packets with some octets changed and an end cut off', () => {
     const change = fc.record({ at: fc.nat(110), value: fc.integer({ min: 0, max: 255 }) });
     fc.assert(
@@ -325,10 +343,13 @@ describe('octets from outside', () => {
         fc.constantFrom(...samples),
         fc.array(change, { maxLength: 4 }),
         fc.oneof(fc.constant(0), fc.nat(110)),
-        (sample, changes, cut) => {
+        fc.boolean(),
+        (sample, changes, cut, mend) => {
           const p = concat(counting(3), sample, counting(3));
           for (const one of changes) if (one.at < sample.length) p[3 + one.at] = one.value;
-          survives(p, 3, 3 + Math.max(0, sample.length - cut));
+          const len = Math.max(0, sample.length - cut);
+          if (mend) setLength(p, 3, len);
+          survives(p, 3, 3 + len);
         },
       ),
       { numRuns: 5000 },

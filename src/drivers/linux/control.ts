@@ -2,11 +2,15 @@ import { PROTO } from '../../wire/protocol.ts';
 import type { MessageVector } from './messages.ts';
 import { IPPROTO_IP, IPPROTO_IPV6 } from './socket.ts';
 
-/** Socket options that make the kernel tell about the IP header, and the control data that they make (Linux's numbers). */
+/**
+ * Socket options that make the kernel tell about the IP header, and the control data that they make
+ * (Linux's numbers).
+ */
 export const IP_PKTINFO = 8;
 export const IP_RECVTTL = 12;
 export const IP_RECVTOS = 13;
 export const IPV6_FLOWINFO = 11;
+export const IPV6_V6ONLY = 26;
 export const IPV6_RECVPKTINFO = 49;
 export const IPV6_RECVHOPLIMIT = 51;
 export const IPV6_RECVHOPOPTS = 53;
@@ -26,17 +30,25 @@ const EXTENSION = new Map<number, number>([
   [59, PROTO.DSTOPTS],
 ]);
 
-/** Octets of control data for one message: two extension headers of the longest kind would be 4,096. */
+/**
+ * Octets of control data for one message: two extension headers of the longest kind would be 4,096.
+ */
 export const CONTROL_LEN = 4608;
 
-/** What the control data of one message says about the IP header that the kernel took off. Used again for each message. */
+/**
+ * What the control data of one message says about the IP header that the kernel took off. Used
+ * again for each message.
+ */
 export class Control {
   /** Where the destination address is in the vector's bytes, or -1. */
   dstAt = -1;
   trafficClass = 0;
   hopLimit = 64;
   flowLabel = 0;
-  /** Extension headers in the order in which they stood in the packet: begin and end in the vector's bytes. */
+  /**
+   * Extension headers in the order in which they stood in the packet: begin and end in the vector's
+   * bytes.
+   */
   readonly extensions: { at: number; end: number }[] = [];
   /** The protocol of the first extension header, or -1. */
   firstExtension = -1;

@@ -12,7 +12,9 @@ export interface Diversion {
 
 export interface OutDiversion {
   readonly destination: Prefix;
-  /** The address that local programs get for it; if not given, the one they would have without us. */
+  /**
+   * The address that local programs get for it; if not given, the one they would have without us.
+   */
   readonly source?: Address;
 }
 

@@ -1,10 +1,16 @@
 import { createRequire } from 'node:module';
 import type * as Koffi from 'koffi';
 
-/** A native address or length: koffi takes plain numbers for `uintptr_t`, which costs half of what a Buffer costs. */
+/**
+ * A native address or length: koffi takes plain numbers for `uintptr_t`, which costs half of what a
+ * Buffer costs.
+ */
 type Native = number;
 
-/** The functions of libc that drivers use. Each returns what libc returns; `errno` says why a call failed. */
+/**
+ * The functions of libc that drivers use. Each returns what libc returns; `errno` says why a call
+ * failed.
+ */
 export interface Libc {
   readonly open: (path: string, flags: number) => number;
   readonly close: (fd: number) => number;
@@ -71,8 +77,8 @@ export const MSG_CTRUNC = 0x8;
 let loaded: Libc | undefined;
 
 /**
- * Loads libc on first use, so that importing this module works everywhere. Throws an Error that says what is missing.
- * `what`: the feature that needs it, for the message.
+ * Loads libc on first use, so that importing this module works everywhere. Throws an Error that
+ * says what is missing. `what`: the feature that needs it, for the message.
  */
 export function libc(what: string): Libc {
   loaded ??= load(what);
@@ -103,7 +109,8 @@ function declare(koffi: typeof Koffi): Libc {
   const library = koffi.load(null);
   const define = <F>(definition: string): F => library.func(definition) as unknown as F;
   return {
-    // Variadic functions get their usual third argument: on arm64 macOS this would be wrong, on Linux it is not.
+    // Variadic functions get their usual third argument: on arm64 macOS this would be wrong, on
+    // Linux it is not.
     open: define('int open(const char *path, int flags)'),
     close: define('int close(int fd)'),
     read: define('long read(int fd, uintptr_t buffer, size_t len)'),

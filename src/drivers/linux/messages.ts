@@ -2,7 +2,8 @@ import { AF_INET, AF_INET6, type Libc } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, unpin } from './native-memory.ts';
 
 /**
- * A vector of messages for recvmmsg(2) and sendmmsg(2): the structs of <sys/socket.h> on 64-bit Linux.
+ * A vector of messages for recvmmsg(2) and sendmmsg(2): the structs of <sys/socket.h> on 64-bit
+ * Linux.
  *
  *     mmsghdr                        0 name*   8 namelen   16 iov*   24 iovlen   32 control*   40 controllen   48 flags
  *     (64 octets)                   56 len
@@ -98,7 +99,9 @@ export class MessageVector {
     return this.view.getUint32(i * HEADER_LEN + 48, true);
   }
 
-  /** Calls back for each piece of control data of message `i`, with where its data is in `bytes`. */
+  /**
+   * Calls back for each piece of control data of message `i`, with where its data is in `bytes`.
+   */
   eachControl(i: number, visit: (level: number, type: number, at: number, end: number) => void) {
     const start = this.controlAt(i);
     const end = start + this.view.getUint32(i * HEADER_LEN + 40, true);

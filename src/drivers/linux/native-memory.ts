@@ -1,12 +1,16 @@
 import type { Libc } from './libc.ts';
 
 /**
- * Memory that the kernel writes to. An address does not keep a JavaScript buffer alive, so what is pinned here stays
- * referenced until it is released: a buffer collected too early is a corrupted heap.
+ * Memory that the kernel writes to. An address does not keep a JavaScript buffer alive, so what is
+ * pinned here stays referenced until it is released: a buffer collected too early is a corrupted
+ * heap.
  */
 const pinned = new Set<ArrayBufferLike>();
 
-/** The address of `bytes`, which must have a buffer of its own (not a small one that V8 keeps inside its heap and moves). */
+/**
+ * The address of `bytes`, which must have a buffer of its own (not a small one that V8 keeps inside
+ * its heap and moves).
+ */
 export function pin(c: Libc, bytes: Uint8Array): number {
   pinned.add(bytes.buffer);
   return Number(c.koffi.address(bytes));
@@ -16,7 +20,10 @@ export function unpin(bytes: Uint8Array): void {
   pinned.delete(bytes.buffer);
 }
 
-/** One zeroed block for structs, with both ways to reach it. Fields are little-endian: koffi's platforms all are. */
+/**
+ * One zeroed block for structs, with both ways to reach it. Fields are little-endian: koffi's
+ * platforms all are.
+ */
 export interface NativeBlock {
   readonly bytes: Uint8Array;
   readonly view: DataView;
@@ -47,7 +54,10 @@ export function withBlock<T>(c: Libc, len: number, use: (block: NativeBlock) => 
 
 const addresses = new WeakMap<Uint8Array, number>();
 
-/** The address of memory that somebody else owns, for calls that end before its owner can let go of it. */
+/**
+ * The address of memory that somebody else owns, for calls that end before its owner can let go of
+ * it.
+ */
 export function addressOf(c: Libc, bytes: Uint8Array): number {
   let address = addresses.get(bytes);
   if (address === undefined) {

@@ -1,6 +1,8 @@
 import type { Libc } from './libc.ts';
 
-/** Something that is being watched; `close` ends it, and must come before the descriptor is closed. */
+/**
+ * Something that is being watched; `close` ends it, and must come before the descriptor is closed.
+ */
 export interface Watch {
   close(): void;
 }
@@ -8,24 +10,39 @@ export interface Watch {
 /** Handles that are not referenced are collected, and then their callback never comes. */
 const watched = new Set<object>();
 
+/** How often in a row a descriptor may report an error before it counts as broken. */
+const ERRORS_MAX = 16;
+
 /**
- * Calls `onReadable` from the event loop while the descriptor is readable (level-triggered). The only user of koffi's poll,
- * which is undocumented: its callback gets (status, events), whatever its types say.
+ * Calls `onReadable` from the event loop while the descriptor is readable (level-triggered). The
+ * only user of koffi's poll, which is undocumented: its callback gets (status, events), whatever
+ * its types say. Ends the process, by an exception that nobody catches, when `onReadable` throws or
+ * the descriptor breaks: a TUN device that somebody has deleted.
  */
 export function watch(c: Libc, fd: number, onReadable: () => void): Watch {
-  const handle = c.koffi.node.poll(fd, { readable: true }, () => {
+  const events = { readable: true };
+  let errors = 0;
+  const callback = (status: unknown): void => {
+    errors = typeof status === 'number' && status < 0 ? errors + 1 : 0;
     try {
+      // Also after an error: reading takes it off a socket.
       onReadable();
+      if (errors > ERRORS_MAX) throw new Error(`descriptor ${fd} cannot be read any more`);
     } catch (error) {
-      // koffi would swallow it, and a host that goes on after a broken invariant leaks: end the process as usual.
+      // koffi would swallow it, and a host that goes on after a broken invariant leaks.
       setImmediate(() => {
         throw error;
       });
       return;
     }
-    // koffi calls us outside of Node's callback scope; without a turn of Node's own, promises settled above would wait.
-    setImmediate(turn);
-  });
+    // libuv stops to watch after an error. Otherwise: koffi calls us outside of Node's callback
+    // scope, and without a turn of Node's own, promises settled above would wait.
+    setImmediate(errors > 0 ? restart : turn);
+  };
+  const handle = c.koffi.node.poll(fd, events, callback);
+  const restart = (): void => {
+    if (watched.has(handle)) handle.start(events, callback);
+  };
   watched.add(handle);
   return {
     close(): void {

@@ -60,7 +60,9 @@ export class RawSender {
     return undefined;
   }
 
-  /** sendmmsg stops at the first packet that fails: it is counted, and the rest goes on behind it. */
+  /**
+   * sendmmsg stops at the first packet that fails: it is counted, and the rest goes on behind it.
+   */
   #flush(lane: Lane): void {
     const { used, vector } = lane;
     lane.used = 0;
@@ -82,6 +84,8 @@ interface Lane {
   readonly fd: number;
   readonly family: Family;
   readonly vector: MessageVector;
-  /** Messages that are filled in and not sent yet; their packets are borrowed until `send` returns. */
+  /**
+   * Messages that are filled in and not sent yet; their packets are borrowed until `send` returns.
+   */
   used: number;
 }

@@ -21,7 +21,10 @@ import { type Rebuild, Receiver } from './receiver.ts';
 import { IPPROTO_IPV6, openSocket } from './socket.ts';
 
 export interface RawOptions {
-  /** SO_MARK of all sockets: the rule that diverts packets must except it, or what we send comes back to us. */
+  /**
+   * SO_MARK of all sockets: the rule that diverts packets must except it, or what we send comes
+   * back to us.
+   */
   readonly mark: number;
   /** Only this device; all if not given. */
   readonly device?: string;
@@ -33,7 +36,10 @@ export interface RawOptions {
 }
 
 export interface RawLink extends Link {
-  /** Why packets were refused: EMSGSIZE when larger than the wire's MTU (the kernel does not fragment these), and others. */
+  /**
+   * Why packets were refused: EMSGSIZE when larger than the wire's MTU (the kernel does not
+   * fragment these), and others.
+   */
   readonly refusals: ReadonlyMap<string, number>;
 }
 
@@ -49,9 +55,10 @@ const TELL_HEADERS = [
 ].map((name) => [IPPROTO_IPV6, name] as const);
 
 /**
- * Whole IP packets of the given protocols in, whole IP packets of any protocol out, by raw sockets. The kernel reassembles
- * fragments before we get them. It writes the IPv4 header checksum, and replaces an IPv4 identification of 0 unless DF is set.
- * Needs CAP_NET_RAW and CAP_NET_ADMIN; throws an Error that says what failed.
+ * Whole IP packets of the given protocols in, whole IP packets of any protocol out, by raw sockets.
+ * The kernel reassembles fragments before we get them. It writes the IPv4 header checksum, and
+ * replaces an IPv4 identification of 0 unless DF is set. Needs CAP_NET_RAW and CAP_NET_ADMIN;
+ * throws an Error that says what failed.
  */
 export function openRaw(options: RawOptions): RawLink {
   return new Raw(libc('raw IP'), options);
@@ -68,8 +75,8 @@ class Raw implements RawLink {
     this.#receiver = new Receiver(c, this.#refusals, CONTROL_LEN);
     this.#sender = new RawSender(c, this.#refusals);
     try {
-      // All receiving sockets first: without one the kernel answers ESP by "protocol unreachable", which would be protected
-      // and answered in turn.
+      // All receiving sockets first: without one the kernel answers ESP by "protocol unreachable",
+      // which would be protected and answered in turn.
       for (const family of options.families) {
         for (const protocol of options.protocols) {
           const fd = open(c, options, family, protocol, family === 6 ? TELL_HEADERS : []);
@@ -150,7 +157,10 @@ function whole(): undefined {
   return undefined;
 }
 
-/** Puts the extension headers back. Moves `at` below the slot's begin, without writing, when there is no room. */
+/**
+ * Puts the extension headers back. Moves `at` below the slot's begin, without writing, when there
+ * is no room.
+ */
 function prependExtensions(from: Uint8Array, control: Control, packet: Packet): void {
   let total = 0;
   for (const { at, end } of control.extensions) total += end - at;

@@ -8,12 +8,15 @@ import { pin, unpin } from './native-memory.ts';
 import { type Watch, watch } from './poll.ts';
 
 /**
- * Makes a whole IP packet of message `i`: the data of the message is in `packet` already. Returns a reason for people when
- * that cannot be done.
+ * Makes a whole IP packet of message `i`: the data of the message is in `packet` already. Returns a
+ * reason for people when that cannot be done.
  */
 export type Rebuild = (vector: MessageVector, i: number, packet: Packet) => string | undefined;
 
-/** Reads batches from sockets into packets. All its sockets share the memory, since only one is read at a time. */
+/**
+ * Reads batches from sockets into packets. All its sockets share the memory, since only one is read
+ * at a time.
+ */
 export class Receiver {
   readonly #c: Libc;
   readonly #vector: MessageVector;
@@ -65,7 +68,8 @@ export class Receiver {
     const vector = this.#vector;
     vector.prepareReceive();
     const count = this.#c.recvmmsg(fd, vector.base, BATCH_MAX, MSG_DONTWAIT, 0);
-    // Also negative for errors that ICMP messages left on the socket: reading has taken them off, packets come next.
+    // Also negative for errors that ICMP messages left on the socket: reading has taken them off,
+    // packets come next.
     if (count <= 0) return;
     this.#whole.length = 0;
     for (let i = 0; i < count; i++) {

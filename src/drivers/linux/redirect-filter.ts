@@ -6,12 +6,13 @@ import { PROTO } from '../../wire/protocol.ts';
 import type { Diversion, InDiversion } from './diversion.ts';
 
 /**
- * The classifier of clear packets, as a classic BPF program (<linux/filter.h>) for tc's `bpf bytecode`: one program a wire,
- * which the kernel replaces as a whole, so that a change never opens a gap. It answers 0 for packets that the kernel should
- * have, and all ones for those to redirect.
+ * The classifier of clear packets, as a classic BPF program (<linux/filter.h>) for tc's `bpf
+ * bytecode`: one program a wire, which the kernel replaces as a whole, so that a change never opens
+ * a gap. It answers 0 for packets that the kernel should have, and all ones for those to redirect.
  *
- * Redirecting too much is harmless, since the engine judges all that it is given; too little is a leak. So what cannot be
- * recognized as ESP, AH, our UDP port or neighbour discovery from its first headers is redirected if its addresses match.
+ * Redirecting too much is harmless, since the engine judges all that it is given; too little is a
+ * leak. So what cannot be recognized as ESP, AH, our UDP port or neighbour discovery from its first
+ * headers is redirected if its addresses match.
  */
 export interface Instruction {
   readonly code: number;
@@ -29,8 +30,8 @@ export interface FilterOptions {
 }
 
 /**
- * Above this length everything is redirected instead. tc has 16,384 octets for a request, and the kernel reads the
- * program for each packet from its start.
+ * Above this length everything is redirected instead. tc has 16,384 octets for a request, and the
+ * kernel reads the program for each packet from its start.
  */
 export const INSTRUCTIONS_MAX = 1500;
 
@@ -52,7 +53,10 @@ const KNOWN_VLAN_PRESENT = 0xffff_f000 + 48;
 const ETHERTYPE = { 4: 0x0800, 6: 0x86dd } as const;
 const REDIRECT = op(RET, 0xffff_ffff);
 const PASS = op(RET, 0);
-/** ICMPv6 types of neighbour discovery: router and neighbour solicitations and advertisements, redirect (RFC 4861 §4). */
+/**
+ * ICMPv6 types of neighbour discovery: router and neighbour solicitations and advertisements,
+ * redirect (RFC 4861 §4).
+ */
 const ND_MIN = 133;
 const ND_MAX = 137;
 
@@ -103,7 +107,8 @@ function exceptions4({ linkHeaderLen, encapPort }: FilterOptions): Instruction[]
   return [
     ...start,
     jump(JEQ, PROTO.UDP, 0, 6),
-    // Ports are only where they seem to be in a whole datagram. Its fragments all go to the engine, or none could.
+    // Ports are only where they seem to be in a whole datagram. Its fragments all go to the engine,
+    // or none could.
     op(LD_H, linkHeaderLen + ipv4.FRAGMENT_AT),
     jump(JSET, ipv4.FLAG_MF | 0x1fff, 4, 0),
     op(LDX_IP_HEADER_LEN, linkHeaderLen),
@@ -120,6 +125,13 @@ function exceptions6({ linkHeaderLen, encapPort }: FilterOptions): Instruction[]
     op(LD_B, linkHeaderLen + ipv6.NEXT_HEADER_AT),
     jump(JEQ, PROTO.ESP, 1, 0),
     jump(JEQ, PROTO.AH, 0, 1),
+    PASS,
+    // Fragments of ESP, for the kernel to reassemble. A lie in a later fragment gains nothing: the
+    // first one, with offset 0, says what the datagram is, and without it there is none.
+    jump(JEQ, PROTO.FRAGMENT, 0, 4),
+    op(LD_B, upperAt),
+    jump(JEQ, PROTO.ESP, 1, 0),
+    jump(JEQ, PROTO.AH, 0, 6 + portTestLen),
     PASS,
     jump(JEQ, PROTO.ICMPV6, 0, 4),
     op(LD_B, upperAt),
@@ -176,7 +188,9 @@ function prefixTests(prefix: Prefix, at: number): WordTest[] {
   return tests;
 }
 
-/** The tests in order; the first that fails jumps behind the last one and `over` more instructions. */
+/**
+ * The tests in order; the first that fails jumps behind the last one and `over` more instructions.
+ */
 function failingTo(tests: readonly WordTest[], over: number): Instruction[] {
   const parts = tests.map(({ at, mask, value }) => ({
     load: mask === 0xffff_ffff ? [op(LD_W, at)] : [op(LD_W, at), op(AND, mask)],

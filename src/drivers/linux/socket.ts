@@ -8,13 +8,14 @@ const SO_BINDTODEVICE = 25;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const SO_MARK = 36;
-const IPV6_V6ONLY = 26;
 
 export interface SocketOptions {
   readonly family: 4 | 6;
   readonly type: number;
   readonly protocol: number;
-  /** Every socket of ours carries it, so that the rule which diverts packets leaves our own alone. */
+  /**
+   * Every socket of ours carries it, so that the rule which diverts packets leaves our own alone.
+   */
   readonly mark: number;
   /** Only this device, if given. */
   readonly device?: string | undefined;
@@ -24,7 +25,10 @@ export interface SocketOptions {
   readonly on?: readonly (readonly [number, number])[];
 }
 
-/** Opens a non-blocking socket with all its options, before anything can arrive by it. Throws an Error. */
+/**
+ * Opens a non-blocking socket with all its options, before anything can arrive by it. Throws an
+ * Error.
+ */
 export function openSocket(c: Libc, what: string, options: SocketOptions): number {
   const domain = options.family === 4 ? AF_INET : AF_INET6;
   const fd = c.socket(domain, options.type | SOCK_FLAGS, options.protocol);
@@ -33,7 +37,6 @@ export function openSocket(c: Libc, what: string, options: SocketOptions): numbe
     setOption(c, fd, SOL_SOCKET, SO_MARK, options.mark, what);
     setOption(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, options.bufferLen, what);
     setOption(c, fd, SOL_SOCKET, SO_SNDBUFFORCE, options.bufferLen, what);
-    if (options.family === 6) setOption(c, fd, IPPROTO_IPV6, IPV6_V6ONLY, 1, what);
     for (const [level, name] of options.on ?? []) setOption(c, fd, level, name, 1, what);
     if (options.device !== undefined) bindToDevice(c, fd, options.device, what);
     return fd;

@@ -31,14 +31,17 @@ export interface TunOptions {
 }
 
 export interface TunLink extends Link {
-  /** Why packets were refused: names of errors, such as EINVAL for octets that the kernel does not take for IP. */
+  /**
+   * Why packets were refused: names of errors, such as EINVAL for octets that the kernel does not
+   * take for IP.
+   */
   readonly refusals: ReadonlyMap<string, number>;
   setMtu(mtu: number): void;
 }
 
 /**
- * Makes a TUN device and brings it up, without addresses or routes. Needs CAP_NET_ADMIN; throws an Error that says what
- * failed. The device vanishes with `close`, and with the process.
+ * Makes a TUN device and brings it up, without addresses or routes. Needs CAP_NET_ADMIN; throws an
+ * Error that says what failed. The device vanishes with `close`, and with the process.
  */
 export function openTun(options: TunOptions): TunLink {
   const { name, mtu } = options;
@@ -115,7 +118,10 @@ class Tun implements TunLink {
     unpin(this.#arena.bytes);
   }
 
-  /** One batch for each turn of the event loop, so that a flood on this side does not starve the other. */
+  /**
+   * One batch for each turn of the event loop, so that a flood on this side does not starve the
+   * other.
+   */
   #readBatch(): void {
     let count = 0;
     while (count < BATCH_MAX) {

@@ -11,6 +11,7 @@ import {
   IPV6_RECVHOPLIMIT,
   IPV6_RECVPKTINFO,
   IPV6_RECVTCLASS,
+  IPV6_V6ONLY,
 } from './control.ts';
 import { AF_INET, AF_INET6, failure, type Libc, libc, SOCK_DGRAM } from './libc.ts';
 import type { MessageVector } from './messages.ts';
@@ -39,15 +40,16 @@ export interface UdpEncap {
 
 const OPTIONS = {
   4: [IP_PKTINFO, IP_RECVTTL, IP_RECVTOS].map((name) => [IPPROTO_IP, name] as const),
-  6: [IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS].map(
+  6: [IPV6_V6ONLY, IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_RECVTCLASS].map(
     (name) => [IPPROTO_IPV6, name] as const,
   ),
 };
 const CONTROL_LEN = 256;
 
 /**
- * Binds the encapsulation port on all addresses of the host, so that the kernel accepts these datagrams, reassembles them
- * and does not answer "port unreachable". Throws an Error, also when another program has the port.
+ * Binds the encapsulation port on all addresses of the host, so that the kernel accepts these
+ * datagrams, reassembles them and does not answer "port unreachable". Throws an Error, also when
+ * another program has the port.
  */
 export function openUdpEncap(options: UdpEncapOptions): UdpEncap {
   const c = libc('ESP in UDP');

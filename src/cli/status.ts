@@ -1,0 +1,72 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Command } from 'commander';
+import { KeyError } from '../base/error.ts';
+import { request } from '../daemon/control-client.ts';
+import { controlPath } from '../daemon/paths.ts';
+import type { Status } from '../daemon/status.ts';
+import { integer, socketOption } from './options.ts';
+
+interface StatusOptions {
+  readonly socket: string;
+  readonly json?: boolean;
+  readonly wait?: number;
+}
+
+export function statusCommand(): Command {
+  return new Command('status')
+    .description('what a running host has and has done')
+    .addOption(socketOption())
+    .option('--json', 'as one JSON object')
+    .option('--wait <seconds>', 'wait so long for the host to be ready', integer(0, 3600))
+    .action(async (options: StatusOptions) => {
+      const status = await askStatus(options.socket, options.wait ?? 0);
+      process.stdout.write(
+        options.json ? `${JSON.stringify(status, null, 2)}\n` : statusText(status),
+      );
+    });
+}
+
+/** Asks until the host answers or the time is over. */
+export async function askStatus(socket: string, waitSeconds: number): Promise<Status> {
+  const until = Date.now() + waitSeconds * 1000;
+  for (;;) {
+    try {
+      return (await request(controlPath(socket), 'status')) as Status;
+    } catch (error) {
+      const isEarly = error instanceof KeyError && ['ENOENT', 'EAGAIN'].includes(error.errno);
+      if (!isEarly || Date.now() >= until) throw error;
+      await sleep(50);
+    }
+  }
+}
+
+export function statusText(status: Status): string {
+  const { sas, policies } = status;
+  const lines = [
+    `testudo ${status.version}, pid ${status.pid}, up ${status.uptimeSeconds} s`,
+    `attached  ${status.attachment}`,
+    `crypto    ${status.crypto}`,
+    `wire MTU  ${status.wireMtu}`,
+    `SAs       ${sas.mature} mature, ${sas.dying} dying, ${sas.larval} larval`,
+    `policies  ${policies.in} in, ${policies.out} out, ${policies.fwd} fwd`,
+    '',
+    'packets',
+    ...Object.entries(status.packets)
+      .filter(([, count]) => count > 0)
+      .map(([what, count]) => row(count, what)),
+    '',
+    'dropped',
+    ...status.drops.map((drop) =>
+      row(drop.count, `${drop.side.padEnd(3)} ${drop.reason}: ${drop.text}`),
+    ),
+    ...Object.entries(status.refused)
+      .filter(([, count]) => count > 0)
+      .map(([link, count]) => row(count, `refused by link ${link}`)),
+  ];
+  if (lines.at(-1) === 'dropped') lines.push(row(0, 'nothing'));
+  return `${lines.join('\n')}\n`;
+}
+
+function row(count: number, what: string): string {
+  return `${String(count).padStart(12)}  ${what}`;
+}

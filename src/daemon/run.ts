@@ -1,0 +1,219 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { chmodSync, closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
+import type { Address } from '../base/address.ts';
+import type { LogLevel } from '../base/env.ts';
+import { KeyError } from '../base/error.ts';
+import type { Link } from '../drivers/link.ts';
+import { pcapLink } from '../drivers/pcap-link.ts';
+import type { Endpoint } from '../drivers/udp-packet.ts';
+import type { Settings } from '../engine/settings.ts';
+import { defaultSettings } from '../engine/settings.ts';
+import { version } from '../version.ts';
+import type { HostAttachment } from './attach.ts';
+import { attachTun, type TunOptions } from './attach-tun.ts';
+import { attachUser, type UserAttachment } from './attach-user.ts';
+import { applyConfig, ConfigError, type NameResolver, readConfig } from './config.ts';
+import { ControlServer } from './control-server.ts';
+import { Daemon } from './daemon.ts';
+import { openStateFolder } from './host-files.ts';
+import { startPfkeyServer } from './pfkey-server.ts';
+import { addInetCommands, startServices } from './services.ts';
+import { statusOf } from './status.ts';
+import { systemEnv } from './system-env.ts';
+import { wiresharkTable } from './wireshark.ts';
+
+export interface RunOptions {
+  readonly file?: string;
+  readonly socket: string;
+  readonly controlSocket: string;
+  readonly stateFolder: string;
+  readonly resolve: NameResolver;
+  readonly settings: Partial<Settings>;
+  readonly defPolicy: 'discard' | 'none';
+  readonly allowLegacy: boolean;
+  readonly logLevel: LogLevel;
+  /** Capture file of the wire. */
+  readonly pcap?: string;
+  /** Where Wireshark's table of keys is written, at every change. */
+  readonly keyTable?: string;
+  readonly attach: UserAttach | { readonly kind: 'tun'; readonly options: TunOptions };
+  /** Called when packets flow and programs can connect. */
+  readonly ready: (socket: string) => void;
+}
+
+export interface UserAttach {
+  readonly kind: 'user';
+  readonly addresses: readonly Address[];
+  readonly endpoints: readonly Endpoint[];
+  readonly services: readonly string[];
+}
+
+/** Things to undo at the end, the last one first. */
+type Undo = (() => void | Promise<void>)[];
+
+/**
+ * Runs a host until SIGTERM, SIGINT or `testudo down`: reads the file and looks up its names, opens the sockets for programs,
+ * applies the file, and only then touches the machine. Rejects, with everything undone, when any of it fails.
+ */
+export async function runHost(options: RunOptions): Promise<void> {
+  const env = systemEnv(options.logLevel);
+  const undo: Undo = [];
+  try {
+    const config =
+      options.file === undefined ? undefined : await readConfig(options.file, options.resolve);
+    const state = openStateFolder(options.stateFolder, env);
+    undo.push(() => state.close());
+    const settings = { ...options.settings, ...defaultPolicy(options.defPolicy) };
+    const { allowLegacy } = options;
+    const daemon = new Daemon({ env, settings, allowLegacy, sequences: state.sequences });
+    undo.push(() => daemon.close());
+    const { stopped } = await openSockets(daemon, options, undo);
+    if (config) applyConfig(daemon.keys, config);
+    await attachHost(daemon, options, undo);
+    if (options.keyTable !== undefined) keepKeyTable(daemon, options.keyTable, undo);
+    handleHangup(daemon, options, undo);
+    options.ready(options.socket);
+    await stopped;
+  } finally {
+    for (const step of undo.reverse()) await step();
+  }
+}
+
+function defaultPolicy(defPolicy: 'discard' | 'none'): Pick<Settings, 'inet' | 'inet6'> {
+  const { inet, inet6 } = defaultSettings();
+  return { inet: { ...inet, defPolicy }, inet6: { ...inet6, defPolicy } };
+}
+
+/** PF_KEY and control sockets. `stopped` ends when the host is told to stop. */
+async function openSockets(
+  daemon: Daemon,
+  options: RunOptions,
+  undo: Undo,
+): Promise<{ readonly stopped: Promise<void> }> {
+  const { log } = daemon.env;
+  const startedMs = daemon.env.clock.monotonicMs();
+  let stop: () => void = () => {};
+  const stopped = new Promise<void>((resolve) => {
+    stop = resolve;
+  });
+  const server = await startPfkeyServer({ engine: daemon.keys, path: options.socket, log });
+  undo.push(() => server.close());
+  const control = new ControlServer(log);
+  control.command('status', () => {
+    if (!daemon.isAttached) throw new KeyError('EAGAIN', 'the host is starting');
+    return statusOf(daemon, version, startedMs);
+  });
+  control.command('reason', ({ pid, seq }) => daemon.keys.reasonFor(Number(pid), Number(seq)));
+  control.command('stop', () => setImmediate(stop) && undefined);
+  await control.listen(options.controlSocket);
+  undo.push(() => control.close());
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, stop);
+    undo.push(() => void process.removeListener(signal, stop));
+  }
+  daemon.control = control;
+  // In an object, since a promise that is returned would be waited for.
+  return { stopped };
+}
+
+async function attachHost(daemon: Daemon, options: RunOptions, undo: Undo): Promise<void> {
+  const { attach } = options;
+  if (attach.kind === 'tun') {
+    daemon.attach(withCapture(attachTun(attach.options), options, daemon, undo));
+    watchInterfaces(daemon, undo);
+    return;
+  }
+  const attachment = await attachUser(attach.addresses, attach.endpoints);
+  daemon.settings.encapsulationPorts = attachment.endpoints.map(({ port }) => port);
+  startServices(attachment.inet, attach.services);
+  daemon.attach(withCapture<UserAttachment>(attachment, options, daemon, undo));
+  addInetCommands(daemon.control!, attachment.inet);
+}
+
+function withCapture<A extends HostAttachment>(
+  attachment: A,
+  options: RunOptions,
+  daemon: Daemon,
+  undo: Undo,
+): HostAttachment {
+  if (options.pcap === undefined) return attachment;
+  const fd = openSync(options.pcap, 'w', 0o600);
+  let isOpen = true;
+  undo.push(() => {
+    isOpen = false;
+    closeSync(fd);
+  });
+  // Packets go on until the host is detached, which comes later.
+  const write = (octets: Uint8Array) => {
+    if (isOpen) writeSync(fd, octets);
+  };
+  const wire: Link = pcapLink(attachment.wire, write, daemon.env.clock);
+  return Object.create(attachment, { wire: { value: wire } }) as HostAttachment;
+}
+
+/** Whoever asked for it wants it to be right whenever they look. */
+function keepKeyTable(daemon: Daemon, path: string, undo: Undo): void {
+  let seen = 0;
+  const write = () => {
+    if (seen === daemon.sad.generation) return;
+    seen = daemon.sad.generation;
+    writeFileSync(path, wiresharkTable(daemon.sad.all()), { mode: 0o600 });
+    chmodSync(path, 0o600);
+  };
+  write();
+  const timer = setInterval(write, 500);
+  undo.push(() => clearInterval(timer));
+}
+
+/** SIGHUP: the file is read again, and what it says replaces what it said, or nothing changes. */
+function handleHangup(daemon: Daemon, options: RunOptions, undo: Undo): void {
+  const { file, resolve } = options;
+  if (file === undefined) return;
+  const { log } = daemon.env;
+  const reload = () => {
+    readConfig(file, resolve)
+      .then((config) => {
+        const { sas, policies } = daemon.reload(config);
+        process.stdout.write(
+          `testudo: ${file} read again: SAs ${sas.added} added, ${sas.kept} kept, ${sas.removed} removed; ` +
+            `policies ${policies.added} added, ${policies.kept} kept, ${policies.removed} removed\n`,
+        );
+      })
+      .catch((error: unknown) => {
+        const lines = error instanceof ConfigError ? error.lines : [String(error)];
+        for (const line of lines) log('error', line);
+        log('error', `${file} has errors: nothing was changed`);
+      });
+  };
+  process.on('SIGHUP', reload);
+  undo.push(() => void process.removeListener('SIGHUP', reload));
+}
+
+/** Devices that come and go, and addresses that change: the kernel tells through iproute2's monitor. */
+function watchInterfaces(daemon: Daemon, undo: Undo): void {
+  let timer: NodeJS.Timeout | undefined;
+  const refreshSoon = () => {
+    timer ??= setTimeout(() => {
+      timer = undefined;
+      try {
+        daemon.refresh();
+      } catch (error) {
+        daemon.env.log(
+          'error',
+          `the machine's network has changed, and could not be followed: ${String(error)}`,
+        );
+      }
+    }, 100);
+  };
+  const monitor: ChildProcess = spawn('ip', ['monitor', 'link', 'address'], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  monitor.stdout?.on('data', refreshSoon);
+  monitor.on('error', () =>
+    daemon.env.log('warn', 'ip monitor cannot run: changes of interfaces are not seen'),
+  );
+  undo.push(() => {
+    clearTimeout(timer);
+    monitor.kill();
+  });
+}

@@ -1,0 +1,74 @@
+import { DROPS } from '../base/drop.ts';
+import type { Side } from '../engine/stats.ts';
+import type { Daemon } from './daemon.ts';
+
+/** What `testudo status` shows, and its `--json`. */
+export interface Status {
+  readonly pid: number;
+  readonly version: string;
+  readonly attachment: string;
+  readonly crypto: string;
+  readonly wireMtu: number;
+  readonly uptimeSeconds: number;
+  readonly sas: { readonly larval: number; readonly mature: number; readonly dying: number };
+  readonly policies: { readonly in: number; readonly out: number; readonly fwd: number };
+  readonly packets: Readonly<Record<string, number>>;
+  readonly drops: readonly DropLine[];
+  /** Packets that a link had no room for, or could not send. */
+  readonly refused: Readonly<Record<string, number>>;
+}
+
+export interface DropLine {
+  readonly side: Side;
+  readonly reason: string;
+  readonly count: number;
+  readonly text: string;
+}
+
+export function statusOf(daemon: Daemon, version: string, startedMs: number): Status {
+  const { host, attachment, sad, spd, env, keys } = daemon;
+  const states = { larval: 0, mature: 0, dying: 0, dead: 0 };
+  for (const sa of sad.all()) states[sa.state]++;
+  const { stats } = host;
+  return {
+    pid: process.pid,
+    version,
+    attachment: attachment.description,
+    crypto: keys.context.crypto.name,
+    wireMtu: host.mtu,
+    uptimeSeconds: Math.floor((env.clock.monotonicMs() - startedMs) / 1000),
+    sas: { larval: states.larval, mature: states.mature, dying: states.dying },
+    policies: {
+      in: spd.list('in').length,
+      out: spd.list('out').length,
+      fwd: spd.list('fwd').length,
+    },
+    packets: {
+      'from the local side': stats.outPackets,
+      'sent protected': stats.outProtected,
+      'sent in the clear': stats.outClear,
+      'from the wire': stats.inPackets,
+      delivered: stats.inDelivered,
+      'ESP sealed': stats.espSealed,
+      'ESP opened': stats.espOpened,
+      'AH sealed': stats.ahSealed,
+      'AH opened': stats.ahOpened,
+      'outer fragments made': stats.fragmentsMade,
+      'datagrams reassembled': stats.reassembled,
+      'too-big errors sent': stats.tooBigSent,
+      acquires: stats.acquires,
+      'NAT mappings changed': stats.natMappings,
+      'keep-alives sent': stats.keepalivesSent,
+    },
+    drops: (['in', 'out'] as const).flatMap((side) =>
+      stats
+        .dropped(side)
+        .map(([reason, count]) => ({ side, reason, count, text: DROPS[reason].text })),
+    ),
+    refused: {
+      wire: attachment.wire.refused,
+      local: attachment.local.refused,
+      ...(attachment.inspect ? { inspect: attachment.inspect.refused } : {}),
+    },
+  };
+}
