@@ -1,8 +1,10 @@
 import { defineConfig } from 'vitest/config';
+import { ClosingLine } from './test/closing-line.ts';
 
 // One process per suite of tests: the files share no state, and isolation costs six times the run.
 export default defineConfig({
   test: {
+    reporters: ['default', new ClosingLine()],
     isolate: false,
     fileParallelism: false,
     projects: [

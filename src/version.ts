@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 
-/** Of this package, as its package.json says; found from the sources and from what is built of them. */
+/** Of this package, as its package.json says; found from the sources and from what is built. */
 export const version: string = readVersion(['../package.json', '../../package.json']);
 
 function readVersion(places: readonly string[]): string {

@@ -2,7 +2,10 @@ import { KeyError } from './error.ts';
 
 export type Family = 4 | 6;
 
-/** An IPv4 or IPv6 address: 4 or 16 octets in network order. Shared freely, so nobody writes to `bytes`. */
+/**
+ * An IPv4 or IPv6 address: 4 or 16 octets in network order. Shared freely, so nobody writes to
+ * `bytes`.
+ */
 export interface Address {
   readonly family: Family;
   readonly bytes: Uint8Array;
@@ -22,7 +25,10 @@ export function addressFrom(family: Family, bytes: Uint8Array, at: number): Addr
   return { family, bytes: bytes.slice(at, at + ADDRESS_LEN[family]) };
 }
 
-/** Reads a numeric address; strict, since `010.0.0.1` and `10.1` mean different hosts to different programs. */
+/**
+ * Reads a numeric address; strict, since `010.0.0.1` and `10.1` mean different hosts to different
+ * programs.
+ */
 export function parseAddress(text: string): Address | undefined {
   const bytes = text.includes(':') ? parseIpv6(text) : parseIpv4(text);
   return bytes && { family: bytes.length === 4 ? 4 : 6, bytes };

@@ -1,6 +1,7 @@
 /**
- * Why a packet is dropped: one row per reason, and one counter per row. `side` says which path may count it, `text` is what
- * people read, `counter` the field of KAME's ipsecstat that the reason adds to (kept for netstat's wording).
+ * Why a packet is dropped: one row per reason, and one counter per row. `side` says which path may
+ * count it, `text` is what people read, `counter` the field of KAME's ipsecstat that the reason
+ * adds to (kept for netstat's wording).
  */
 export const DROPS = {
   // not a packet that can be read

@@ -1,4 +1,7 @@
-/** What the core needs of the world around it. Simulation, tests and production differ only in this and the links. */
+/**
+ * What the core needs of the world around it. Simulation, tests and production differ only in this
+ * and the links.
+ */
 export interface Env {
   readonly clock: Clock;
   readonly random: Random;

@@ -62,7 +62,13 @@ function start(person: Person, folder: string): ChildProcess {
   );
   args.push('--listen', person.listen, '--address', person.v4, '--address', person.v6);
   if (person === BOB) args.push('--service', 'echo');
-  else args.push('--pcap', join(folder, 'wire.pcap'), '--key-table', join(folder, 'wireshark', 'esp_sa'));
+  else
+    args.push(
+      '--pcap',
+      join(folder, 'wire.pcap'),
+      '--key-table',
+      join(folder, 'wireshark', 'esp_sa'),
+    );
   const main = fileURLToPath(new URL('./testudo.js', import.meta.url));
   return spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
 }

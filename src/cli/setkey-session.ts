@@ -1,5 +1,6 @@
 import { ERRNO_TEXT, errnoName } from '../base/errno.ts';
 import { KeyError } from '../base/error.ts';
+import { systemResolver } from '../daemon/resolver.ts';
 import { dumpedPair } from '../setkey/delete-all.ts';
 import { parseScript } from '../setkey/parser.ts';
 import { SetkeyError } from '../setkey/place.ts';
@@ -15,7 +16,6 @@ import { hostNames } from '../setkey/resolver.ts';
 import type { Statement } from '../setkey/statement.ts';
 import { extension, type Message } from '../wire/pfkey-message.ts';
 import type { PfkeyClient } from './setkey-client.ts';
-import { systemResolver } from './setkey-resolver.ts';
 
 /** What a session tells, and whom it asks. */
 export interface SessionIo {

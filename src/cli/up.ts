@@ -3,11 +3,11 @@ import { Command, Option } from 'commander';
 import type { Address } from '../base/address.ts';
 import type { LogLevel } from '../base/env.ts';
 import { attachmentStatePath, controlPath, stateFolder } from '../daemon/paths.ts';
+import { systemResolver } from '../daemon/resolver.ts';
 import { type RunOptions, runHost } from '../daemon/run.ts';
 import { RULE_PREF_DEFAULT, TABLE_DEFAULT, TUN_DEFAULT } from '../drivers/linux/attachment.ts';
 import type { Endpoint } from '../drivers/udp-packet.ts';
 import { collectAddress, collectEndpoint, collectText, integer, socketOption } from './options.ts';
-import { systemResolver } from './setkey-resolver.ts';
 
 interface UpOptions {
   readonly file?: string;

@@ -33,7 +33,16 @@ export type NameResolver = (
 
 /** Reads a setkey file for a host to apply. Throws ConfigError for mistakes, Error when it cannot be read. */
 export async function readConfig(file: string, resolve: NameResolver): Promise<Config> {
-  const { entries } = parseScript(await readFile(file, 'utf8'), file);
+  return parseConfig(await readFile(file, 'utf8'), file, resolve);
+}
+
+/** As `readConfig`, for text at hand; `file` is what errors call it. */
+export async function parseConfig(
+  text: string,
+  file: string,
+  resolve: NameResolver,
+): Promise<Config> {
+  const { entries } = parseScript(text, file);
   const errors = entries.filter((entry) => entry instanceof SetkeyError);
   const statements = entries.filter((entry): entry is Statement => !(entry instanceof SetkeyError));
   const lines = errors.map((error) => error.message);

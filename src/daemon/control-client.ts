@@ -42,8 +42,8 @@ export function request(
       fail('ETIMEDOUT', `the host on ${path} has not answered "${cmd}" in ${timeoutMs} ms`);
     });
     socket.on('connect', () => socket.write(`${JSON.stringify({ ...args, id: 1, cmd })}\n`));
-    socket.on('error', (error: NodeJS.ErrnoException) => fail(...cannotConnect(path, error)));
-    socket.on('close', () => fail('EIO', `the host on ${path} has gone away`));
+    socket.on('error', (error: NodeJS.ErrnoException) => fail(...failedSocket(path, error)));
+    socket.on('close', () => fail('EIO', goneAway(path)));
     socket.on('data', (chunk: Uint8Array) => {
       reader.add(chunk);
       readAnswers(socket, reader, onLine, (answer) => {
@@ -90,12 +90,17 @@ function errorOf({ errno, error }: Record<string, unknown>): KeyError {
   return new KeyError(name, typeof error === 'string' ? error : 'the host gave no reason');
 }
 
-function cannotConnect(path: string, error: NodeJS.ErrnoException): [Errno, string] {
+function failedSocket(path: string, error: NodeJS.ErrnoException): [Errno, string] {
   if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED') {
     return ['ENOENT', `no host is listening on ${path}: start one with "testudo up"`];
   }
   if (error.code === 'EACCES' || error.code === 'EPERM') {
     return ['EACCES', `the host on ${path} belongs to another user`];
   }
+  if (error.code === 'EPIPE' || error.code === 'ECONNRESET') return ['EIO', goneAway(path)];
   return ['EIO', `the host on ${path}: ${error.message}`];
+}
+
+function goneAway(path: string): string {
+  return `the host on ${path} has gone away`;
 }

@@ -69,7 +69,7 @@ export class Daemon {
   }
 
   get isAttached(): boolean {
-    return this.#host !== undefined;
+    return this.#attachment !== undefined;
   }
 
   get host(): Host {
@@ -199,7 +199,12 @@ export class Daemon {
     const now = this.env.clock.monotonicMs();
     const dueMs = Math.max(1, Math.min(this.host.poll(now) - now, TICK_MS));
     this.#timer = setTimeout(() => {
-      this.sync();
+      try {
+        this.sync();
+      } catch (error) {
+        // What is diverted already still is; the next tick tries again.
+        this.env.log('error', `the machine did not follow: ${String(error)}`);
+      }
       this.#tick();
     }, dueMs);
   }

@@ -1,9 +1,9 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { chmodSync, closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import type { Address } from '../base/address.ts';
 import type { LogLevel } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import type { Link } from '../drivers/link.ts';
+import { watchNetwork } from '../drivers/linux/network-watch.ts';
 import { pcapLink } from '../drivers/pcap-link.ts';
 import type { Endpoint } from '../drivers/udp-packet.ts';
 import type { Settings } from '../engine/settings.ts';
@@ -52,22 +52,25 @@ export interface UserAttach {
 type Undo = (() => void | Promise<void>)[];
 
 /**
- * Runs a host until SIGTERM, SIGINT or `testudo down`: reads the file and looks up its names, opens the sockets for programs,
- * applies the file, and only then touches the machine. Rejects, with everything undone, when any of it fails.
+ * Runs a host until SIGTERM, SIGINT or `testudo down`: reads the file and looks up its names, opens
+ * the sockets for programs, applies the file, and only then touches the machine. Rejects, with
+ * everything undone, when any of it fails.
  */
 export async function runHost(options: RunOptions): Promise<void> {
   const env = systemEnv(options.logLevel);
-  const undo: Undo = [];
+  const control = new ControlServer(env.log);
+  // The last to be undone: who waits for the end of a host waits for the end of this socket.
+  const undo: Undo = [() => control.close()];
   try {
     const config =
       options.file === undefined ? undefined : await readConfig(options.file, options.resolve);
-    const state = openStateFolder(options.stateFolder, env);
+    const state = await openStateFolder(options.stateFolder, env);
     undo.push(() => state.close());
     const settings = { ...options.settings, ...defaultPolicy(options.defPolicy) };
     const { allowLegacy } = options;
     const daemon = new Daemon({ env, settings, allowLegacy, sequences: state.sequences });
     undo.push(() => daemon.close());
-    const { stopped } = await openSockets(daemon, options, undo);
+    const { stopped } = await openSockets(daemon, control, options, undo);
     if (config) applyConfig(daemon.keys, config);
     await attachHost(daemon, options, undo);
     if (options.keyTable !== undefined) keepKeyTable(daemon, options.keyTable, undo);
@@ -87,6 +90,7 @@ function defaultPolicy(defPolicy: 'discard' | 'none'): Pick<Settings, 'inet' | '
 /** PF_KEY and control sockets. `stopped` ends when the host is told to stop. */
 async function openSockets(
   daemon: Daemon,
+  control: ControlServer,
   options: RunOptions,
   undo: Undo,
 ): Promise<{ readonly stopped: Promise<void> }> {
@@ -98,19 +102,18 @@ async function openSockets(
   });
   const server = await startPfkeyServer({ engine: daemon.keys, path: options.socket, log });
   undo.push(() => server.close());
-  const control = new ControlServer(log);
   control.command('status', () => {
-    if (!daemon.isAttached) throw new KeyError('EAGAIN', 'the host is starting');
+    if (!daemon.isAttached) throw new KeyError('EAGAIN', 'the host is starting or stopping');
     return statusOf(daemon, version, startedMs);
   });
   control.command('reason', ({ pid, seq }) => daemon.keys.reasonFor(Number(pid), Number(seq)));
   control.command('stop', () => setImmediate(stop) && undefined);
   await control.listen(options.controlSocket);
-  undo.push(() => control.close());
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, stop);
-    undo.push(() => void process.removeListener(signal, stop));
-  }
+  // Until the very end: a second signal must not end the process half undone.
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
+  undo.unshift(() => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.removeListener(signal, stop);
+  });
   daemon.control = control;
   // In an object, since a promise that is returned would be waited for.
   return { stopped };
@@ -119,8 +122,9 @@ async function openSockets(
 async function attachHost(daemon: Daemon, options: RunOptions, undo: Undo): Promise<void> {
   const { attach } = options;
   if (attach.kind === 'tun') {
+    // First, so that nothing that changes meanwhile is missed.
+    followNetwork(daemon, undo);
     daemon.attach(withCapture(attachTun(attach.options), options, daemon, undo));
-    watchInterfaces(daemon, undo);
     return;
   }
   const attachment = await attachUser(attach.addresses, attach.endpoints);
@@ -167,53 +171,70 @@ function keepKeyTable(daemon: Daemon, path: string, undo: Undo): void {
 
 /** SIGHUP: the file is read again, and what it says replaces what it said, or nothing changes. */
 function handleHangup(daemon: Daemon, options: RunOptions, undo: Undo): void {
-  const { file, resolve } = options;
-  if (file === undefined) return;
+  const { file } = options;
   const { log } = daemon.env;
-  const reload = () => {
-    readConfig(file, resolve)
-      .then((config) => {
-        const { sas, policies } = daemon.reload(config);
-        process.stdout.write(
-          `testudo: ${file} read again: SAs ${sas.added} added, ${sas.kept} kept, ${sas.removed} removed; ` +
-            `policies ${policies.added} added, ${policies.kept} kept, ${policies.removed} removed\n`,
-        );
-      })
-      .catch((error: unknown) => {
-        const lines = error instanceof ConfigError ? error.lines : [String(error)];
-        for (const line of lines) log('error', line);
-        log('error', `${file} has errors: nothing was changed`);
-      });
+  let isReading = false;
+  let isStale = false;
+  // One at a time, or an old version of the file could come in last; many signals are one more reading.
+  const reload = async () => {
+    isStale = true;
+    if (isReading) return;
+    isReading = true;
+    while (isStale) {
+      isStale = false;
+      await readAgain(daemon, options);
+    }
+    isReading = false;
   };
-  process.on('SIGHUP', reload);
-  undo.push(() => void process.removeListener('SIGHUP', reload));
+  const hangup = () => {
+    if (file === undefined) log('warn', 'SIGHUP: there is no file to read again');
+    else void reload();
+  };
+  process.on('SIGHUP', hangup);
+  undo.push(() => void process.removeListener('SIGHUP', hangup));
 }
 
-/** Devices that come and go, and addresses that change: the kernel tells through iproute2's monitor. */
-function watchInterfaces(daemon: Daemon, undo: Undo): void {
+async function readAgain(daemon: Daemon, options: RunOptions): Promise<void> {
+  const file = options.file!;
+  const { log } = daemon.env;
+  try {
+    const config = await readConfig(file, options.resolve);
+    if (!daemon.isAttached) return;
+    const { sas, policies } = daemon.reload(config);
+    process.stdout.write(
+      `testudo: ${file} read again: ` +
+        `SAs ${sas.added} added, ${sas.kept} kept, ${sas.removed} removed; ` +
+        `policies ${policies.added} added, ${policies.kept} kept, ${policies.removed} removed\n`,
+    );
+  } catch (error) {
+    const lines = error instanceof ConfigError ? error.lines : [String(error)];
+    for (const line of lines) log('error', line);
+    log('error', `${file} has errors: nothing was changed`);
+  }
+}
+
+/** How long changes of the network are collected, and how soon a change that failed is tried again. */
+const SETTLE_MS = 100;
+const RETRY_MS = 1000;
+
+/** Devices that come and go, and addresses that change. */
+function followNetwork(daemon: Daemon, undo: Undo): void {
   let timer: NodeJS.Timeout | undefined;
-  const refreshSoon = () => {
+  const refreshIn = (delayMs: number) => {
     timer ??= setTimeout(() => {
       timer = undefined;
       try {
         daemon.refresh();
       } catch (error) {
-        daemon.env.log(
-          'error',
-          `the machine's network has changed, and could not be followed: ${String(error)}`,
-        );
+        const why = String(error);
+        daemon.env.log('error', `the network has changed, and could not be followed: ${why}`);
+        refreshIn(RETRY_MS);
       }
-    }, 100);
+    }, delayMs);
   };
-  const monitor: ChildProcess = spawn('ip', ['monitor', 'link', 'address'], {
-    stdio: ['ignore', 'pipe', 'ignore'],
-  });
-  monitor.stdout?.on('data', refreshSoon);
-  monitor.on('error', () =>
-    daemon.env.log('warn', 'ip monitor cannot run: changes of interfaces are not seen'),
-  );
+  const watching = watchNetwork(() => refreshIn(SETTLE_MS));
   undo.push(() => {
     clearTimeout(timer);
-    monitor.kill();
+    watching.close();
   });
 }

@@ -18,8 +18,10 @@ export function hold(packet: Packet): HeldPacket {
   return { octets: packet.copy(), segmentLen: packet.segmentLen, checksumStart };
 }
 
-/** How many packets a link hands over at once. */
+/** How many packets a link to the kernel hands over at once. */
 export const BATCH_MAX = 64;
+/** In memory there is no system call to save, and a simulation has many links: 1 MB each. */
+const DELIVERY_MAX = 16;
 
 /**
  * Hands held packets over in batches, in slots of its own that are used again for each batch. Not
@@ -28,9 +30,9 @@ export const BATCH_MAX = 64;
 export class Delivery {
   readonly #packets: Packet[] = [];
 
-  constructor(batchMax = BATCH_MAX) {
-    const arena = new PacketArena(batchMax);
-    for (let i = 0; i < batchMax; i++) this.#packets.push(arena.take()!);
+  constructor() {
+    const arena = new PacketArena(DELIVERY_MAX);
+    for (let i = 0; i < DELIVERY_MAX; i++) this.#packets.push(arena.take()!);
   }
 
   deliver(held: readonly HeldPacket[], sink: PacketSink): void {

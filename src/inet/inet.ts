@@ -44,8 +44,8 @@ export interface EchoSocket {
 }
 
 /**
- * The upper layers of a host that has no kernel interface: answers pings, and has sockets for ICMP echo and UDP. Packets go
- * through the engine like anybody's.
+ * The upper layers of a host that has no kernel interface: answers pings, and has sockets for ICMP
+ * echo and UDP. Packets go through the engine like anybody's.
  */
 export class Inet {
   readonly #options: InetOptions;

@@ -1,4 +1,7 @@
-/** Limits of an SA (RFC 2367 §2.3.2); 0 is no limit. Times in seconds: since it was added, and since it was first used. */
+/**
+ * Limits of an SA (RFC 2367 §2.3.2); 0 is no limit. Times in seconds: since it was added, and since
+ * it was first used.
+ */
 export interface Lifetime {
   readonly packets: number;
   readonly bytes: number;

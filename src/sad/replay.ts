@@ -6,9 +6,10 @@ export const REPLAY_WINDOW_MAX = 65_536;
 const LOW = 2 ** 32;
 
 /**
- * Which sequence numbers were seen: RFC 4303 §3.4.3, with a ring of bits as in RFC 6479, so that moving the window costs
- * nothing per packet. Sequence numbers are JavaScript numbers, exact to 2^53; the high half of extended ones (ESN) is
- * inferred as RFC 4303 appendix A2 has it. A size of 0 sees everything as new and only follows the top.
+ * Which sequence numbers were seen: RFC 4303 §3.4.3, with a ring of bits as in RFC 6479, so that
+ * moving the window costs nothing per packet. Sequence numbers are JavaScript numbers, exact to
+ * 2^53; the high half of extended ones (ESN) is inferred as RFC 4303 appendix A2 has it. A size of
+ * 0 sees everything as new and only follows the top.
  */
 export class ReplayWindow {
   readonly size: number;
@@ -21,7 +22,8 @@ export class ReplayWindow {
     assert(size === 0 || (size >= REPLAY_WINDOW_MIN && size <= REPLAY_WINDOW_MAX), 'window size');
     this.size = size;
     this.#esn = esn;
-    // One word more than the window has: the word being filled at the top is cleared while the lowest is still in use.
+    // One word more than the window has: the word being filled at the top is cleared while the
+    // lowest is still in use.
     let words = 1;
     while (words < size / 32 + 1) words *= 2;
     this.#words = new Int32Array(words);
@@ -42,8 +44,9 @@ export class ReplayWindow {
   }
 
   /**
-   * The whole sequence number of a packet whose low 32 bits are `low`, or -1 when it was seen before, is older than the
-   * window, or is 0. Changes nothing: the packet is not authenticated yet.
+   * The whole sequence number of a packet whose low 32 bits are `low`, or -1 when it was seen
+   * before, is older than the window, or is 0. Changes nothing: the packet is not authenticated
+   * yet.
    */
   check(low: number): number {
     const seq = this.#esn ? this.#infer(low) : low;
@@ -51,8 +54,8 @@ export class ReplayWindow {
   }
 
   /**
-   * Marks an authenticated packet as seen. False when it was seen since it was checked, as happens to a duplicate in the
-   * same batch.
+   * Marks an authenticated packet as seen. False when it was seen since it was checked, as happens
+   * to a duplicate in the same batch.
    */
   commit(seq: number): boolean {
     if (!this.#isNew(seq)) return false;

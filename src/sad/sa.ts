@@ -18,7 +18,9 @@ export interface Encapsulation {
   readonly original?: Address;
 }
 
-/** What was asked for, in PF_KEY's numbers: kept for GET and DUMP. Keys are zeroed when the SA dies. */
+/**
+ * What was asked for, in PF_KEY's numbers: kept for GET and DUMP. Keys are zeroed when the SA dies.
+ */
 export interface SaKeys {
   readonly auth: number;
   readonly encrypt: number;
@@ -128,8 +130,8 @@ export class Sa {
   }
 
   /**
-   * Takes `count` sequence numbers in a row and returns the first; -1 when the SA has not that many left (they never wrap,
-   * RFC 4303 §3.3.3), -2 when they could not be reserved durably.
+   * Takes `count` sequence numbers in a row and returns the first; -1 when the SA has not that many
+   * left (they never wrap, RFC 4303 §3.3.3), -2 when they could not be reserved durably.
    */
   takeSeq(count: number): number {
     if (!this.#lease) {

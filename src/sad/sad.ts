@@ -25,8 +25,9 @@ export interface SadOptions {
 }
 
 /**
- * The security association database. An SA is identified by SPI, protocol and destination (RFC 4301 §4.1); `generation`
- * changes with every change, so that whoever caches an SA knows when to look again.
+ * The security association database. An SA is identified by SPI, protocol and destination (RFC 4301
+ * §4.1); `generation` changes with every change, so that whoever caches an SA knows when to look
+ * again.
  */
 export class Sad {
   generation = 1;
@@ -51,7 +52,10 @@ export class Sad {
     return this.#all.values();
   }
 
-  /** Throws EEXIST for an identity in use, EINVAL for a reserved SPI or mixed families, ENOBUFS when the table is full. */
+  /**
+   * Throws EEXIST for an identity in use, EINVAL for a reserved SPI or mixed families, ENOBUFS when
+   * the table is full.
+   */
   add(spec: SaSpec, state: 'larval' | 'mature'): Sa {
     checkSpec(spec);
     const existing = this.get(spec.protocol, spec.spi, spec.dst);
@@ -60,7 +64,10 @@ export class Sad {
     return this.#insert(spec, state);
   }
 
-  /** Gives a larval SA its keys, or a living one its new settings. The object is another one if the keys are new. */
+  /**
+   * Gives a larval SA its keys, or a living one its new settings. The object is another one if the
+   * keys are new.
+   */
   update(sa: Sa, spec: SaSpec): Sa {
     assert(sa.state !== 'dead' && sa.spec.spi === spec.spi, 'update of a living SA');
     if (sa.state !== 'larval') {
@@ -98,7 +105,8 @@ export class Sad {
   }
 
   /**
-   * The SA to send with: a mature one before a dying one, the newest first (or the oldest). A reqid of 0 asks for any.
+   * The SA to send with: a mature one before a dying one, the newest first (or the oldest). A reqid
+   * of 0 asks for any.
    */
   outbound(
     protocol: SaProtocol,
@@ -129,8 +137,9 @@ export class Sad {
   }
 
   /**
-   * Plans to put mature SAs in place of others: throws as `add` does, and changes nothing. The function returned does it, in
-   * one step that cannot fail, as long as nothing else has changed; it returns the new SAs in the order of `specs`.
+   * Plans to put mature SAs in place of others: throws as `add` does, and changes nothing. The
+   * function returned does it, in one step that cannot fail, as long as nothing else has changed;
+   * it returns the new SAs in the order of `specs`.
    */
   planReplace(gone: readonly Sa[], specs: readonly SaSpec[]): () => Sa[] {
     const leaving = new Set(gone);
@@ -161,8 +170,8 @@ export class Sad {
   }
 
   /**
-   * Reserves an SPI in [min, max] for an incoming SA: a larval SA that waits for its keys. EEXIST when the only SPI allowed
-   * is in use, ENOBUFS when none was free in `tries` attempts.
+   * Reserves an SPI in [min, max] for an incoming SA: a larval SA that waits for its keys. EEXIST
+   * when the only SPI allowed is in use, ENOBUFS when none was free in `tries` attempts.
    */
   reserve(spec: Omit<SaSpec, 'spi'>, min: number, max: number, tries = 1000): Sa {
     if (min > max) throw new KeyError('EINVAL', `SPI range ${min} to ${max} is empty`);
@@ -178,8 +187,8 @@ export class Sad {
   }
 
   /**
-   * Counts a use of an SA without looking at its limits, for whoever still needs its keys: false, and nothing is counted, when
-   * a hard limit is reached already. `settle` must follow.
+   * Counts a use of an SA without looking at its limits, for whoever still needs its keys: false,
+   * and nothing is counted, when a hard limit is reached already. `settle` must follow.
    */
   count(sa: Sa, packets: number, bytes: number): boolean {
     const { clock } = this.#options;
@@ -313,7 +322,10 @@ function isBetter(sa: Sa, than: Sa, preferOld: boolean): boolean {
   return sa.serial > than.serial;
 }
 
-/** Both halves of a mask that only the SA's identity decides: see `engine/esp.ts` for what it is good for. */
+/**
+ * Both halves of a mask that only the SA's identity decides: see `engine/esp.ts` for what it is
+ * good for.
+ */
 function ivMask(spec: SaSpec): Uint32Array {
   const spi = Uint8Array.of(spec.spi >>> 24, spec.spi >>> 16, spec.spi >>> 8, spec.spi);
   const octets = digest([spi, spec.src.bytes, spec.dst.bytes]);

@@ -6,7 +6,10 @@ import {
   sameAddress,
 } from '../base/address.ts';
 
-/** `fwd` is Linux's: packets that pass through. Without such a policy `in` and `out` cover them, as KAME has it. */
+/**
+ * `fwd` is Linux's: packets that pass through. Without such a policy `in` and `out` cover them, as
+ * KAME has it.
+ */
 export type Direction = 'in' | 'out' | 'fwd';
 export type PolicyType = 'discard' | 'none' | 'ipsec';
 export type Level = 'default' | 'use' | 'require' | 'unique';

@@ -33,12 +33,15 @@ export interface Replacement {
   readonly keep?: Policy;
 }
 
-/** What `Spd.lookup` says: the policy, none, or that the answer hangs on what only the whole datagram has. */
+/**
+ * What `Spd.lookup` says: the policy, none, or that the answer hangs on what only the whole
+ * datagram has.
+ */
 export type Lookup = Policy | 'none' | 'ports-unknown';
 
 /**
- * The security policy database: per direction a list in the order of priority, then of arrival. `generation` changes with
- * every change.
+ * The security policy database: per direction a list in the order of priority, then of arrival.
+ * `generation` changes with every change.
  */
 export class Spd {
   generation = 1;
@@ -71,7 +74,10 @@ export class Spd {
       ?.policy;
   }
 
-  /** EEXIST when a policy with that direction and selector exists (or that id), ENOBUFS when the table is full. */
+  /**
+   * EEXIST when a policy with that direction and selector exists (or that id), ENOBUFS when the
+   * table is full.
+   */
   add(spec: PolicySpec, id = 0): Policy {
     const existing = this.find(spec.direction, spec.selector);
     if (existing) {
@@ -87,7 +93,10 @@ export class Spd {
     return policy;
   }
 
-  /** Adds, or replaces the policy of that direction and selector, which keeps its id and its place among equals. */
+  /**
+   * Adds, or replaces the policy of that direction and selector, which keeps its id and its place
+   * among equals.
+   */
   update(spec: PolicySpec): Policy {
     const existing = this.find(spec.direction, spec.selector);
     if (!existing) return this.add(spec);
@@ -123,9 +132,10 @@ export class Spd {
   }
 
   /**
-   * Plans to put other policies in place of all: throws as `add` does, and changes nothing. The function returned does it, in
-   * one step that cannot fail, as long as nothing else has changed: no lookup ever misses a policy that was there before and
-   * is there afterwards. It returns the policies of the table in the order of `wanted`, which decides among equal priorities.
+   * Plans to put other policies in place of all: throws as `add` does, and changes nothing. The
+   * function returned does it, in one step that cannot fail, as long as nothing else has changed:
+   * no lookup ever misses a policy that was there before and is there afterwards. It returns the
+   * policies of the table in the order of `wanted`, which decides among equal priorities.
    */
   planReplaceAll(wanted: readonly Replacement[]): () => Policy[] {
     const names = new Set<string>();
@@ -161,8 +171,8 @@ export class Spd {
   }
 
   /**
-   * The first policy that matches a decoded packet. Traffic of the loopback network is covered only by policies that name
-   * it; otherwise a policy for everything would cut a host off from itself.
+   * The first policy that matches a decoded packet. Traffic of the loopback network is covered only
+   * by policies that name it; otherwise a policy for everything would cut a host off from itself.
    */
   lookup(direction: Direction, p: Uint8Array, cursor: Cursor): Lookup {
     const list = this.#lists[direction];
@@ -245,7 +255,9 @@ export class Spd {
   }
 }
 
-/** A policy with its prefixes as words and masks, so that a comparison is a few integer operations. */
+/**
+ * A policy with its prefixes as words and masks, so that a comparison is a few integer operations.
+ */
 class Entry {
   readonly policy: Policy;
   readonly namesLoopback: boolean;
@@ -294,7 +306,10 @@ function isOne(p: Uint8Array, at: number): boolean {
   return true;
 }
 
-/** IPv6: the fragment header names an extension header, so that only the first fragment knows the upper protocol. */
+/**
+ * IPv6: the fragment header names an extension header, so that only the first fragment knows the
+ * upper protocol.
+ */
 function hidesProtocol(p: Uint8Array, cursor: Cursor): boolean {
   return cursor.family === 6 && cursor.isFragment && isExtension(u8(p, cursor.fragmentHeaderAt));
 }

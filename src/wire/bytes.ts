@@ -1,7 +1,8 @@
 /**
- * All byte indexing of the packet path. In JavaScript a read past the end is silently 0, so callers check lengths first
- * (each header's `check`), and only this module touches octets. Shifts on Uint8Array cost 7 ns for six fields; DataView
- * objects and Buffer methods cost more, and a view per packet would allocate.
+ * All byte indexing of the packet path. In JavaScript a read past the end is silently 0, so callers
+ * check lengths first (each header's `check`), and only this module touches octets. Shifts on
+ * Uint8Array cost 7 ns for six fields; DataView objects and Buffer methods cost more, and a view
+ * per packet would allocate.
  */
 
 export function u8(p: Uint8Array, at: number): number {
@@ -65,7 +66,10 @@ export function equal(
   return true;
 }
 
-/** Compares without a branch on the contents, so that time does not tell how much of an ICV was right. */
+/**
+ * Compares without a branch on the contents, so that time does not tell how much of an ICV was
+ * right.
+ */
 export function equalConstantTime(
   a: Uint8Array,
   aAt: number,

@@ -1,17 +1,23 @@
 import { assert } from '../base/assert.ts';
 
-/** Room in front of a packet for the headers of the deepest bundle: eight tunnels of IPv6 (40) and AH (48 at most). */
+/**
+ * Room in front of a packet for the headers of the deepest bundle: eight tunnels of IPv6 (40) and
+ * AH (48 at most).
+ */
 export const HEADROOM = 768;
 /** Room behind it for padding, trailers and ICVs of a whole bundle. */
 export const TAILROOM = 512;
 /** The longest IP packet that is not a jumbogram: an IPv6 header and 65,535 octets. */
 export const PACKET_LEN_MAX = 40 + 65_535;
-/** A multiple of 64, so that every slot begins on a cache line; not of 4096, so that slots do not share cache sets. */
+/**
+ * A multiple of 64, so that every slot begins on a cache line; not of 4096, so that slots do not
+ * share cache sets.
+ */
 const SLOT_LEN = 64 * Math.ceil((HEADROOM + PACKET_LEN_MAX + TAILROOM) / 64) + 64;
 
 /**
- * One IP packet: octets `at` to `end` of a slot of one arena. Headers are written in front, in place. Whoever is handed a
- * packet borrows it until it returns, and copies what it keeps.
+ * One IP packet: octets `at` to `end` of a slot of one arena. Headers are written in front, in
+ * place. Whoever is handed a packet borrows it until it returns, and copies what it keeps.
  */
 export class Packet {
   readonly bytes: Uint8Array;
@@ -64,7 +70,9 @@ export class Packet {
 /** Where batches of packets go: borrowed until it returns. Only the first `count` packets count. */
 export type PacketSink = (packets: readonly Packet[], count: number) => void;
 
-/** A fixed number of packet slots in one piece of memory, so that nothing is allocated per packet. */
+/**
+ * A fixed number of packet slots in one piece of memory, so that nothing is allocated per packet.
+ */
 export class PacketArena {
   readonly bytes: Uint8Array;
   readonly #free: Packet[] = [];

@@ -79,7 +79,10 @@ describe('the commands of setkey.json, one after the other, against a host of ou
     });
   }
 
-  /** Who and what, in any order: the SAs and policies that only one of the two has are those of the table. */
+  /**
+   * Who and what, in any order: the SAs and policies that only one of the two has are those of the
+   * table.
+   */
   function compareDumps(ours: string, linux: string): void {
     const isPolicies = ours.includes('spid=');
     const [mine, theirs] = [entries(ours), entries(linux)];
@@ -108,7 +111,9 @@ describe('the commands of setkey.json, one after the other, against a host of ou
     }
   }
 
-  /** What of each entry is the same on every host. Linux makes `default` and `any` what they mean. */
+  /**
+   * What of each entry is the same on every host. Linux makes `default` and `any` what they mean.
+   */
   function entries(stdout: string): Set<string> {
     const text = stdout
       .replaceAll(/ 255$/gm, ' any')

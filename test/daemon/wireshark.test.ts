@@ -1,13 +1,12 @@
 import { expect, test } from 'vitest';
 import { wiresharkTable } from '../../src/daemon/wireshark.ts';
-import type { SaSpec } from '../../src/sad/sa.ts';
 import { Rig, type SaGiven, sa } from '../engine/rig.ts';
 
 const PAIR = { spi: 0x1001, src: '10.0.0.1', dst: '10.0.0.2' };
 
-function tableOf(given: SaGiven & Partial<SaSpec>, state: 'larval' | 'mature' = 'mature'): string {
+function tableOf(given: SaGiven, state: 'larval' | 'mature' = 'mature'): string {
   const rig = new Rig();
-  rig.sad.add(sa(given as SaGiven), state);
+  rig.sad.add(sa(given), state);
   return wiresharkTable(rig.sad.all());
 }
 

@@ -18,7 +18,6 @@ import {
   type Request,
 } from '../../src/spd/policy.ts';
 import { Spd } from '../../src/spd/spd.ts';
-import { toHex } from '../../src/wire/bytes.ts';
 import { packetFrom } from '../../src/wire/packet.ts';
 
 /** A world for a test: time stands still until told, and random octets come from a generator with a seed. */
@@ -55,8 +54,10 @@ export interface SaGiven {
   readonly authKey?: Uint8Array;
 }
 
+export type SaOptions = SaGiven & Partial<Omit<SaSpec, keyof SaGiven>>;
+
 /** A spec with keys that fit: aes-gcm-16 unless something else is asked for. */
-export function sa(given: SaGiven & Partial<Omit<SaSpec, keyof SaGiven>>): SaSpec {
+export function sa(given: SaOptions): SaSpec {
   const { src, dst, enc, auth, protocol = 'esp', ...rest } = given;
   const cipher = protocol === 'esp' ? encryptionByName(enc ?? 'aes-gcm-16') : undefined;
   const mac = auth === undefined ? undefined : authenticationByName(auth);
@@ -140,7 +141,7 @@ export class Rig {
     this.sad = new Sad({
       clock: this.env.clock,
       random: this.env.random,
-      sequences: options.sequences ?? memorySequences((parts) => parts.map((p) => toHex(p)).join()),
+      sequences: options.sequences ?? memorySequences(),
       expired: (one, limit) => this.expired.push([one, limit]),
     });
     this.spd = new Spd({ clock: this.env.clock, expired: (one) => this.gone.push(one) });

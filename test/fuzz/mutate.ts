@@ -44,7 +44,7 @@ export class Mutator {
 
   /** A copy of an input with 1 to 8 changes; `other` is what parts are taken from. */
   mutate(input: Uint8Array, other: Uint8Array): Uint8Array {
-    let octets = input.slice();
+    let octets: Uint8Array = input.slice();
     for (let left = 1 << this.#dice.below(4); left > 0; left--)
       octets = this.#change(octets, other);
     return octets.length > this.#lenMax ? octets.slice(0, this.#lenMax) : octets;

@@ -121,6 +121,30 @@ describe.skipIf(skipped !== undefined)('two hosts on a wire', () => {
     expect(snapshot(net.a)).toBe(before);
   });
 
+  test('no change of the diversion, crash or new start has a moment in the clear', async () => {
+    const [a] = await both();
+    const capture = await net.capture(net.a, 'w0');
+    const floods = [B.v4, B.v6].map((to) => net.spawn(net.a, 'ping', ['-n', '-i', '0.002', to]));
+    const more = protecting(A, B);
+    for (let i = 0; i < 4; i++) {
+      await a.ask({ do: 'divert', all: true });
+      await a.ask({ ...more, out: [...more.out, { destination: `10.1.0.0/2${i}` }] });
+      await a.ask({ ...more, out: more.out.map((each) => ({ ...each, source: '10.1.0.1' })) });
+      await a.ask({ do: 'refresh' });
+      await a.ask(more);
+    }
+    await a.kill();
+    const again = await Toy.start(net, net.a);
+    await again.ask({ do: 'divert', all: true });
+    await again.ask(more);
+    expect(net.ping(net.a, B.v4) + net.ping(net.a, B.v6)).toBe(4);
+    for (const flood of floods) flood.kill('SIGKILL');
+    const packets = await capture.stop();
+    expect(clear(packets)).toEqual([]);
+    expect(packets.length).toBeGreaterThan(100);
+    await again.close();
+  });
+
   test('after a crash, a clean-up undoes everything, once asked', async () => {
     const before = snapshot(net.a);
     const [a, b] = await both();
@@ -227,11 +251,17 @@ describe.skipIf(skipped !== undefined)('two hosts on a wire', () => {
 
     // A device of the same name that is another one gets its own filter; one that is gone does no
     // harm.
+    const filter = () => net.run(net.a, 'tc filter show dev w1 ingress').text;
     net.run(net.a, 'ip link del w1');
     await a.ask({ do: 'refresh' });
     net.addWire('w1', 2);
     await a.ask({ do: 'refresh' });
-    expect(net.run(net.a, 'tc filter show dev w1 ingress').text).toContain('testudo0i');
+    expect(filter()).toContain('testudo0i');
+    net.run(net.a, 'ip link del w1');
+    net.addWire('w1', 2);
+    expect(filter()).toBe('');
+    await a.ask({ do: 'refresh' });
+    expect(filter()).toContain('testudo0i');
   });
 
   test('changes of the network are noticed, and the MTU follows the wires', async () => {
@@ -249,7 +279,8 @@ describe.skipIf(skipped !== undefined)('two hosts on a wire', () => {
   });
 
   test('headers arrive as they were sent, extension headers included', async () => {
-    const [a, b] = [await Toy.start(net, net.a), await Toy.start(net, net.b)];
+    const a = await Toy.start(net, net.a, { record: true });
+    const b = await Toy.start(net, net.b);
     const addresses = '20010db8000100000000000000000002' + '20010db8000100000000000000000001';
     const ah = (icv: string) => `3b0400000000123400000001${icv.repeat(12)}`;
     const packets = [
@@ -274,7 +305,7 @@ describe.skipIf(skipped !== undefined)('two hosts on a wire', () => {
   });
 
   test('datagrams to the encapsulation port come as whole packets', async () => {
-    const a = await Toy.start(net, net.a);
+    const a = await Toy.start(net, net.a, { record: true });
     await a.ask(protecting(A, B));
     for (const to of [A.v4, A.v6]) net.run(net.b, `echo -n hello > /dev/udp/${to}/4500`);
     const got = (await a.ask({ do: 'received' })) as string[];

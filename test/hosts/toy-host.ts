@@ -39,7 +39,7 @@ const host = attach(options);
 host.local.receive(each((packet) => sealToWire(host, packet)));
 host.wire.receive(
   each((packet) => {
-    received.push(toHex(packet.copy()));
+    if (options.record === true) received.push(toHex(packet.copy()));
     if (protocolOf(packet) === ESP) openToLocal(host, packet);
   }),
 );

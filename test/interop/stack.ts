@@ -35,6 +35,7 @@ export class Stack {
     dropped: (reason) => this.strays.push(reason),
   });
   #number = FIRST_PORT;
+  #id = 0;
 
   constructor(send: (octets: Uint8Array) => void) {
     this.#send = send;
@@ -59,7 +60,7 @@ export class Stack {
       const bodyAt = icmp.HEADER_LEN - 4;
       return isWhole && equal(p, cursor.upperAt + bodyAt, message, bodyAt, message.length - bodyAt);
     });
-    this.#send(ipPacket(from, to, protocol, message));
+    this.#sendIp(from, to, protocol, message);
     if (!(await answer)) throw new Error('the echo reply was altered');
   }
 
@@ -73,7 +74,7 @@ export class Stack {
     const answer = this.#answerTo(`${PROTO.UDP} ${toHex(from.bytes)} ${own}`, (p, cursor) =>
       new TextDecoder().decode(p.subarray(cursor.upperAt + udp.HEADER_LEN, cursor.end)),
     );
-    this.#send(ipPacket(from, to, PROTO.UDP, datagram));
+    this.#sendIp(from, to, PROTO.UDP, datagram);
     return answer;
   }
 
@@ -82,7 +83,7 @@ export class Stack {
     const own = this.#nextNumber();
     const key = `${PROTO.TCP} ${toHex(from.bytes)} ${own}`;
     const client = new TcpClient(own, port, data, (segment) =>
-      this.#send(ipPacket(from, to, PROTO.TCP, segment)),
+      this.#sendIp(from, to, PROTO.TCP, segment),
     );
     this.#listeners.set(key, (p, cursor) => client.arrived(p, cursor.upperAt, cursor.end));
     try {
@@ -144,7 +145,13 @@ export class Stack {
     const message = p.slice(upperAt, end);
     icmp.setType(message, 0, family === 4 ? icmp.TYPE4.ECHO_REPLY : icmp.TYPE6.ECHO_REPLY);
     const [to, from] = [addressFrom(family, p, srcAt), addressFrom(family, p, dstAt)];
-    this.#send(ipPacket(from, to, icmp.protocolOf(family), message));
+    this.#sendIp(from, to, icmp.protocolOf(family), message);
+  }
+
+  #sendIp(from: Address, to: Address, protocol: number, upper: Uint8Array): void {
+    // Not 0, and none that is still in flight (RFC 6864 §4.1).
+    this.#id = (this.#id % 0xffff) + 1;
+    this.#send(ipPacket(from, to, protocol, upper, this.#id));
   }
 
   #nextNumber(): number {

@@ -7,7 +7,6 @@ import { defaultKeySettings, type KeySettings } from '../../src/key/settings.ts'
 import { Sad } from '../../src/sad/sad.ts';
 import { memorySequences } from '../../src/sad/sequence.ts';
 import { Spd } from '../../src/spd/spd.ts';
-import { toHex } from '../../src/wire/bytes.ts';
 import type {
   AddressExtension,
   Dialect,
@@ -51,7 +50,7 @@ export function rig(options: { saMax?: number; policyMax?: number } = {}): Rig {
   const sad = new Sad({
     clock: env.clock,
     random: env.random,
-    sequences: memorySequences((material) => material.map((part) => toHex(part)).join()),
+    sequences: memorySequences(),
     expired: (sa, limit) => engine.expired(sa, limit),
     ...(saMax === undefined ? {} : { saMax }),
   });

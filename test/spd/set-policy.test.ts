@@ -10,7 +10,10 @@ import type { PolicyExtension, PolicyRequest } from '../../src/wire/pfkey-messag
 import { extension } from '../../src/wire/pfkey-message.ts';
 import { DIRECTION } from '../../src/wire/pfkey-table.ts';
 
-/** KAME's libipsec/test-policy.c and the grammar of ipsec_set_policy(3), with the requests as they must be understood. */
+/**
+ * KAME's libipsec/test-policy.c and the grammar of ipsec_set_policy(3), with the requests as they
+ * must be understood.
+ */
 const ACCEPTED: readonly (readonly [string, string])[] = [
   ['in entrust', 'in prio def entrust'],
   ['out entrust', 'out prio def entrust'],
@@ -154,7 +157,8 @@ describe('what the real tool sent', () => {
   test('there is something to compare', () => expect(rows.length).toBe(85));
   for (const { text, hex } of rows) {
     test(JSON.stringify(text), () => {
-      // One recorded request has a prefix length of 33 on purpose; the policy before it is as good as any.
+      // One recorded request has a prefix length of 33 on purpose; the policy before it is as good
+      // as any.
       const sent = decode(fromHex(hex.replace('03000600ff21', '03000600ff20')), 'linux');
       const recorded = extension(sent, 'X_POLICY');
       const octets = (one: PolicyExtension | undefined) =>

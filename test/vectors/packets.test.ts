@@ -12,8 +12,8 @@ import * as ipv6 from '../../src/wire/ipv6.ts';
 import { policy, Rig, request, sa, testEnv } from '../engine/rig.ts';
 
 /**
- * Whole packets that the Linux kernel, scapy and DPDK made: the engine must open each, and given their IV and identification
- * build each again octet for octet.
+ * Whole packets that the Linux kernel, scapy and DPDK made: the engine must open each, and given
+ * their IV and identification build each again octet for octet.
  */
 
 interface Case {
@@ -172,7 +172,10 @@ function withFlowLabel(of: Uint8Array, from: Uint8Array): Uint8Array {
   return of;
 }
 
-/** Linux leaves whatever was in memory in AH's padding, and authenticates it: nobody else can build the same packet. */
+/**
+ * Linux leaves whatever was in memory in AH's padding, and authenticates it: nobody else can build
+ * the same packet.
+ */
 function hasStrayPadding(one: Case): boolean {
   if (one.proto === 'esp') return false;
   const wire = ipPacket(one);

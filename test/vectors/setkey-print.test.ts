@@ -44,7 +44,10 @@ describe('what setkey printed of what Linux answered', () => {
   }
 });
 
-/** Its build has no name for protocol 255 and prints the number; KAME and FreeBSD print `any`, and so do we. */
+/**
+ * Its build has no name for protocol 255 and prints the number; KAME and FreeBSD print `any`, and
+ * so do we.
+ */
 function ours(stdout: string): string {
   return stdout.replaceAll(/^(\S+ \S+) 255$/gm, '$1 any');
 }

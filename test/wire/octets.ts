@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { fromHex, setU16 } from '../../src/wire/bytes.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import * as ipv6 from '../../src/wire/ipv6.ts';
+import { vectorFile } from '../files.ts';
 
 /** Hexadecimal with blanks between, as much as reads well. */
 export function hex(text: string): Uint8Array {
@@ -99,7 +100,7 @@ export function scapyPackets(): readonly Uint8Array[] {
 }
 
 function readJson(name: string): { readonly frames: readonly unknown[] } {
-  return JSON.parse(readFileSync(new URL(`../vectors/data/${name}`, import.meta.url), 'utf8'));
+  return JSON.parse(readFileSync(vectorFile(name), 'utf8'));
 }
 
 /**

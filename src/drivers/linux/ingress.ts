@@ -1,5 +1,5 @@
 import { bytecode, type Instruction } from './redirect-filter.ts';
-import { type JsonObject, list, run, textOf, tryRun } from './tools.ts';
+import { type JsonObject, list, run, runBatch, textOf, tryRun } from './tools.ts';
 
 /**
  * Our filter at the ingress of a wire. There is one for each wire, found again by its preference
@@ -32,7 +32,7 @@ export function setFilter(
     `filter replace dev ${wire} ingress protocol all pref ${pref} handle 1 ` +
     `bpf bytecode "${bytecode(program)}" action mirred egress redirect dev ${device}`;
   // Through standard input, since a program is longer than some systems allow an argument to be.
-  run('tc', ['-batch', '-'], `${line}\n`);
+  runBatch('tc', [], [line]);
 }
 
 /**
@@ -40,7 +40,7 @@ export function setFilter(
  * alone.
  */
 export function removeFilter(wire: string, pref: number): void {
-  const ours = filters(wire).some((filter) => filter.pref === pref && isBpf(filter));
+  const ours = filters(wire).some((filter) => filter.pref === pref && isOurs(filter));
   if (ours) run('tc', ['filter', 'del', 'dev', wire, 'ingress', 'pref', String(pref)]);
 }
 
@@ -51,8 +51,10 @@ export function removeIngress(wire: string): void {
   if (filters(wire).length === 0) tryRun('tc', ['qdisc', 'del', 'dev', wire, 'ingress']);
 }
 
-function isBpf(filter: JsonObject): boolean {
-  return textOf(filter, 'kind') === 'bpf';
+/** A classic program: others that use BPF here load the other kind, which has no listing. */
+function isOurs(filter: JsonObject): boolean {
+  const { kind, options } = filter;
+  return kind === 'bpf' && typeof options === 'object' && options !== null && 'bytecode' in options;
 }
 
 function filters(wire: string): readonly JsonObject[] {

@@ -5,14 +5,15 @@ import { type NativeBlock, nativeBlock, setWord, unpin } from './native-memory.t
  * A vector of messages for recvmmsg(2) and sendmmsg(2): the structs of <sys/socket.h> on 64-bit
  * Linux.
  *
- *     mmsghdr                        0 name*   8 namelen   16 iov*   24 iovlen   32 control*   40 controllen   48 flags
- *     (64 octets)                   56 len
- *     iovec    (16 octets)           0 base*   8 len
- *     sockaddr (28 octets, kept 32)  0 family  2 port   IPv4: 4 address   IPv6: 4 flow  8 address  24 scope
- *     cmsghdr  (8-octet aligned)     0 len     8 level  12 type  16 data
+ *     mmsghdr    0 name*   8 namelen   16 iov*   24 iovlen   32 control*   40 controllen
+ *     (64)      48 flags  56 len
+ *     iovec      0 base*   8 len
+ *     sockaddr   0 family  2 port   IPv4: 4 address   IPv6: 4 flow   8 address   24 scope
+ *     cmsghdr    0 len     8 level  12 type   16 data; the next one at a multiple of 8
  */
 const HEADER_LEN = 64;
 const IOVEC_LEN = 16;
+/** A sockaddr of 28 octets, and room to keep the next one aligned. */
 const NAME_LEN = 32;
 const CMSG_LEN = 16;
 

@@ -6,7 +6,7 @@ import {
 } from '../../../src/crypto/algorithms.ts';
 import type { SaSpec } from '../../../src/sad/sa.ts';
 import { toHex } from '../../../src/wire/bytes.ts';
-import { type Case, innerAddress, outerAddress, type Side, saFrom } from './cases.ts';
+import { type Case, innerAddress, outerAddress, type Side, saFrom } from '../case.ts';
 
 export const CONTROL = { us: '10.80.0.1', kernel: '10.80.0.2', port: 8100 } as const;
 export const STREAM_PORT = 8101;
@@ -59,7 +59,7 @@ export function setupLines(cases: readonly Case[]): string {
 }
 
 function caseLines(of: Case): string[] {
-  const addresses = new Set([innerAddress(of, 'kernel'), outerAddress(of, 'kernel')]);
+  const addresses = new Set([innerAddress(of, 'peer'), outerAddress(of, 'peer')]);
   return [
     ...[...addresses].map((address) =>
       address.includes(':')
@@ -67,9 +67,9 @@ function caseLines(of: Case): string[] {
         : `addr add ${address}/32 dev vec0`,
     ),
     stateLine(of, 'us'),
-    stateLine(of, 'kernel'),
+    stateLine(of, 'peer'),
     policyLine(of, 'us'),
-    policyLine(of, 'kernel'),
+    policyLine(of, 'peer'),
   ];
 }
 
@@ -94,7 +94,7 @@ function stateLine(of: Case, from: Side): string {
 
 /** What was sent last for the kernel's own SA, what came last for ours. */
 function sequenceWords(last: number, from: Side): string {
-  const which = from === 'kernel' ? 'oseq' : 'seq';
+  const which = from === 'peer' ? 'oseq' : 'seq';
   return `replay-${which}-hi ${Math.floor(last / 2 ** 32)} replay-${which} ${last % 2 ** 32}`;
 }
 
@@ -113,7 +113,7 @@ function algorithmWords(spec: SaSpec): string {
 }
 
 function policyLine(of: Case, from: Side): string {
-  const to = from === 'us' ? 'kernel' : 'us';
+  const to = from === 'us' ? 'peer' : 'us';
   const ends = `src ${outerAddress(of, from)} dst ${outerAddress(of, to)}`;
   return [
     `xfrm policy add src ${innerAddress(of, from)} dst ${innerAddress(of, to)}`,

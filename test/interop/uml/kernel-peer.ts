@@ -5,13 +5,12 @@ import type { Env } from '../../../src/base/env.ts';
 import { Host } from '../../../src/engine/host.ts';
 import { defaultSettings } from '../../../src/engine/settings.ts';
 import { Sad } from '../../../src/sad/sad.ts';
-import type { SequenceStore } from '../../../src/sad/sequence.ts';
 import { Spd } from '../../../src/spd/spd.ts';
-import { u8, u32 } from '../../../src/wire/bytes.ts';
+import { u8 } from '../../../src/wire/bytes.ts';
 import { Cursor, decode } from '../../../src/wire/cursor.ts';
 import { type Packet, packetFrom } from '../../../src/wire/packet.ts';
+import { type Case, policyOf, saFrom, startingAfter } from '../case.ts';
 import { Stack } from '../stack.ts';
-import { type Case, policyOf, saFrom } from './cases.ts';
 import { type EthernetLink, openEthernet } from './ethernet.ts';
 import { CONTROL, setupLines } from './kernel-config.ts';
 import { bootUml, type Uml } from './uml.ts';
@@ -91,7 +90,7 @@ function ourHost(cases: readonly Case[], link: EthernetLink, stack: Stack, wire:
   const spd = new Spd({ clock: env.clock });
   for (const one of cases) {
     sad.add(saFrom(one, 'us'), 'mature');
-    const inbound = sad.add(saFrom(one, 'kernel'), 'mature');
+    const inbound = sad.add(saFrom(one, 'peer'), 'mature');
     if (one.lastSeq > 0) inbound.replay.startAt(one.lastSeq);
     spd.add(policyOf(one, 'out'));
     spd.add(policyOf(one, 'in'));
@@ -112,18 +111,6 @@ function ourHost(cases: readonly Case[], link: EthernetLink, stack: Stack, wire:
     host.input(packets, count);
   });
   return host;
-}
-
-/** Sequence numbers that go on where a case says. */
-function startingAfter(cases: readonly Case[]): SequenceStore {
-  const bySpi = new Map(cases.map((one) => [saFrom(one, 'us').spi, one.lastSeq]));
-  return {
-    lease(material) {
-      // The material begins with the protocol and the SPI.
-      const last = bySpi.get(u32(material[0]!, 1)) ?? 0;
-      return { start: last + 1, extend: (needed) => needed + 1000, release: () => {} };
-    },
-  };
 }
 
 /** Which protocols each of our addresses was seen with on the wire. */

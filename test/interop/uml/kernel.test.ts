@@ -3,8 +3,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { address } from '../../../src/base/address.ts';
 import { toHex } from '../../../src/wire/bytes.ts';
 import { PROTO } from '../../../src/wire/protocol.ts';
+import { type Case, innerAddress, outerAddress, saFrom } from '../case.ts';
 import { describeWithPeer } from '../peer.ts';
-import { type Case, innerAddress, makeCases, outerAddress, saFrom } from './cases.ts';
+import { makeCases } from './cases.ts';
 import { STREAM_PORT } from './kernel-config.ts';
 import { type KernelPeer, startKernelPeer } from './kernel-peer.ts';
 import { missingUml } from './uml.ts';
@@ -31,14 +32,14 @@ describeWithPeer('the Linux kernel agrees', missingUml(), () => {
 
   for (const one of cases) {
     const us = address(innerAddress(one, 'us'));
-    const kernel = address(innerAddress(one, 'kernel'));
+    const kernel = address(innerAddress(one, 'peer'));
 
     test(`${one.name}: ping both ways`, async () => {
       for (const len of PING_LENS) await peer.stack.ping(us, kernel, len);
       for (const len of PING_LENS) {
         const question = {
           do: 'ping',
-          from: innerAddress(one, 'kernel'),
+          from: innerAddress(one, 'peer'),
           to: innerAddress(one, 'us'),
           len,
         };
@@ -68,12 +69,12 @@ describeWithPeer('the Linux kernel agrees', missingUml(), () => {
 
   test('extended sequence numbers went past 32 bits, both ways', () => {
     for (const one of cases.filter((each) => each.esn)) {
-      const find = (from: 'us' | 'kernel') => {
+      const find = (from: 'us' | 'peer') => {
         const { protocol, spi, dst } = saFrom(one, from);
         return peer.host.sad.get(protocol, spi, dst)!;
       };
       expect(find('us').sentSeq).toBeGreaterThan(2 ** 32);
-      expect(find('kernel').replay.top).toBeGreaterThan(2 ** 32);
+      expect(find('peer').replay.top).toBeGreaterThan(2 ** 32);
     }
   });
 
