@@ -182,9 +182,10 @@ class Attached implements Attachment {
     const { mark, rawIp, encapPort } = this.#options;
     const { tun, families: all, table } = this.#routes;
     this.#wires.find();
-    this.#raw = openRaw({ mark, families: all, protocols: rawIp ? [50, 51] : [] });
+    // Also when nothing is read from them: without a socket the kernel would answer what arrives.
+    this.#raw = openRaw({ mark, families: all, protocols: [50, 51] });
     if (encapPort !== undefined) this.#udp = openUdpEncap({ port: encapPort, mark, families: all });
-    this.#wire = mergeWire(this.#raw, this.#udp);
+    this.#wire = mergeWire(this.#raw, this.#udp, rawIp);
     this.#local = openTun({ name: tun, mtu: this.#currentMtu() });
     // Opened packets have sources that are routed elsewhere than to this device, if only one
     // direction is protected.
@@ -255,11 +256,11 @@ class Attached implements Attachment {
   }
 }
 
-function mergeWire(raw: RawLink, udp: UdpEncap | undefined): RefusingLink {
+function mergeWire(raw: RawLink, udp: UdpEncap | undefined, rawIp: boolean): RefusingLink {
   return {
     name: 'wire',
     receive(handler: PacketSink): void {
-      raw.receive(handler);
+      if (rawIp) raw.receive(handler);
       udp?.receive(handler);
     },
     send: (packets, count) => raw.send(packets, count),

@@ -54,11 +54,12 @@ const ETHERTYPE = { 4: 0x0800, 6: 0x86dd } as const;
 const REDIRECT = op(RET, 0xffff_ffff);
 const PASS = op(RET, 0);
 /**
- * ICMPv6 types of neighbour discovery: router and neighbour solicitations and advertisements,
- * redirect (RFC 4861 §4).
+ * ICMPv6 types that keep a link working: listener queries and reports (RFC 2710, without which a
+ * switch that snoops stops delivering solicitations), router and neighbour solicitations and
+ * advertisements, redirect (RFC 4861 §4).
  */
-const ND_MIN = 133;
-const ND_MAX = 137;
+const LINK_MIN = 130;
+const LINK_MAX = 137;
 
 /** The program for a diversion, or undefined if nothing is to be redirected. */
 export function compileFilter(
@@ -135,8 +136,8 @@ function exceptions6({ linkHeaderLen, encapPort }: FilterOptions): Instruction[]
     PASS,
     jump(JEQ, PROTO.ICMPV6, 0, 4),
     op(LD_B, upperAt),
-    jump(JGE, ND_MIN, 0, 2 + portTestLen),
-    jump(JGT, ND_MAX, 1 + portTestLen, 0),
+    jump(JGE, LINK_MIN, 0, 2 + portTestLen),
+    jump(JGT, LINK_MAX, 1 + portTestLen, 0),
     PASS,
   ];
   if (encapPort === undefined) return start;
