@@ -17,8 +17,9 @@ export interface ControlOptions {
 }
 
 /**
- * Asks the host whose control socket is at `path`. Rejects with KeyError: what the host says, ENOENT when none is running,
- * EACCES when it is somebody else's, ETIMEDOUT, EIO when it goes away or answers nonsense.
+ * Asks the host whose control socket is at `path`. Rejects with KeyError: what the host says,
+ * ENOENT when none is running, EACCES when it is somebody else's, ETIMEDOUT, EIO when it goes away
+ * or answers nonsense.
  */
 export function request(
   path: string,

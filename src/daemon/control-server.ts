@@ -20,15 +20,20 @@ const PENDING_MAX = 16;
 /** Octets that may wait for a client before the lines of a command that goes on are dropped. */
 const QUEUE_LEN = 1_048_576;
 
-/** The rest of the request, whose fields the handler checks. Throws or rejects with KeyError for what is wrong. */
+/**
+ * The rest of the request, whose fields the handler checks. Throws or rejects with KeyError for
+ * what is wrong.
+ */
 export type ControlHandler = (args: ControlArgs, stream: ControlStream) => unknown;
 export type ControlArgs = Readonly<Record<string, unknown>>;
 
 /** For commands that go on, such as a monitor. */
 export interface ControlStream {
-  /** Sends a line before the result; false when it was dropped, because the client does not read. */
+  /**
+   * Sends a line before the result; false when it was dropped, because the client does not read.
+   */
   send(line: unknown): boolean;
-  /** Aborted when the client is gone. */
+  /** Aborted when the client is gone, or has closed its sending side. */
   readonly signal: AbortSignal;
 }
 
@@ -92,6 +97,8 @@ export class ControlServer {
     });
     socket.on('end', () => {
       hasEnded = true;
+      // On a Unix socket, a client that has gone looks like one that has only nothing more to ask.
+      gone.abort();
       goOn();
     });
     socket.on('error', () => undefined);

@@ -1,6 +1,9 @@
 const NEWLINE = 0x0a;
 
-/** Cuts a stream of octets into lines of UTF-8, and keeps no more than one line that is not complete. */
+/**
+ * Cuts a stream of octets into lines of UTF-8, and keeps no more than one line that is not
+ * complete.
+ */
 export class LineReader {
   readonly #lenMax: number;
   readonly #decoder = new TextDecoder();

@@ -8,14 +8,18 @@ import type { Dialect, Message } from '../wire/pfkey-message.ts';
 
 /** A longer message is no request of ours, and a client that sends one is not speaking PF_KEY. */
 const REQUEST_LEN_MAX = 65_536;
-/** Octets that may wait for a client. A dump stops above the first, requests above the second, notices above the third. */
+/**
+ * Octets that may wait for a client. A dump stops above the first, requests above the second,
+ * notices above the third.
+ */
 const DUMP_QUEUE_LEN = 65_536;
 const REPLY_QUEUE_LEN = 262_144;
 const NOTICE_QUEUE_LEN = 1_048_576;
 
 /**
- * One program on the PF_KEY socket: octets in, messages to the engine, messages out. A program that does not read is not read
- * from either once its replies pile up, its dumps wait, and notices for it are dropped and counted.
+ * One program on the PF_KEY socket: octets in, messages to the engine, messages out. A program that
+ * does not read is not read from either once its replies pile up, its dumps wait, and notices for
+ * it are dropped and counted.
  */
 export class PfkeyConnection implements KeyClient {
   readonly origin = 'client';
@@ -72,7 +76,10 @@ export class PfkeyConnection implements KeyClient {
     this.#goOn();
   }
 
-  /** Does what can be done now: first the rest of a dump, then requests, as long as the client reads what it asked for. */
+  /**
+   * Does what can be done now: first the rest of a dump, then requests, as long as the client reads
+   * what it asked for.
+   */
   #goOn(): void {
     if (this.#socket.destroyed) return;
     this.#sendDump();
@@ -138,7 +145,10 @@ export class PfkeyConnection implements KeyClient {
     }
   }
 
-  /** What the dialect cannot say, such as a reqid of 32 bits on BSD, is an error to the asker and nothing to others. */
+  /**
+   * What the dialect cannot say, such as a reqid of 32 bits on BSD, is an error to the asker and
+   * nothing to others.
+   */
   #encode(message: Message, kind: 'reply' | 'notice'): Uint8Array | undefined {
     try {
       return encode(message, this.dialect);

@@ -18,8 +18,8 @@ export interface PfkeyServerOptions {
 }
 
 /**
- * PF_KEY on a Unix stream socket, where a kernel has socket(PF_KEY, SOCK_RAW, PF_KEY_V2): messages follow each other, each as
- * long as its header says.
+ * PF_KEY on a Unix stream socket, where a kernel has socket(PF_KEY, SOCK_RAW, PF_KEY_V2): messages
+ * follow each other, each as long as its header says.
  */
 export interface PfkeyServer {
   readonly path: string;

@@ -4,9 +4,10 @@ import { dirname } from 'node:path';
 import { KeyError } from '../base/error.ts';
 
 /**
- * Puts a server on a Unix socket that only its owner can reach: who may connect may read and set keys. The directory is made
- * with mode 0700 if it is missing. Throws KeyError EBUSY when another host answers there, EEXIST when something else than a
- * socket has the name; a socket that nobody answers on is what a crash leaves behind, and is removed.
+ * Puts a server on a Unix socket that only its owner can reach: who may connect may read and set
+ * keys. The directory is made with mode 0700 if it is missing. Throws KeyError EBUSY when another
+ * host answers there, EEXIST when something else than a socket has the name; a socket that nobody
+ * answers on is what a crash leaves behind, and is removed.
  */
 export async function listenPrivately(server: Server, path: string): Promise<void> {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });

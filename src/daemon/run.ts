@@ -78,8 +78,21 @@ export async function runHost(options: RunOptions): Promise<void> {
     options.ready(options.socket);
     await stopped;
   } finally {
-    for (const step of undo.reverse()) await step();
+    await undoAll(undo);
   }
+}
+
+/** All of it even if a step fails, then throws what failed. */
+async function undoAll(undo: Undo): Promise<void> {
+  const errors: unknown[] = [];
+  for (const step of undo.reverse()) {
+    try {
+      await step();
+    } catch (error) {
+      errors.push(error);
+    }
+  }
+  if (errors.length > 0) throw errors[0];
 }
 
 function defaultPolicy(defPolicy: 'discard' | 'none'): Pick<Settings, 'inet' | 'inet6'> {

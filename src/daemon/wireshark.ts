@@ -9,14 +9,15 @@ import type { Sa } from '../sad/sa.ts';
 import { toHex } from '../wire/bytes.ts';
 
 /**
- * The keys of ESP SAs as Wireshark reads them: its file `esp_sa` (in the folder of its profile), a line of eight quoted fields
- * per SA
+ * The keys of ESP SAs as Wireshark reads them: its file `esp_sa` (in the folder of its profile), a
+ * line of eight quoted fields per SA
  *
  *     protocol, source, destination, SPI, encryption, its key, authentication, its key
  *
- * with the names of the algorithm table. **It holds the keys in the clear**: for people who asked for them. An SA whose
- * algorithms Wireshark does not know is a comment that says so; one without keys (larval, dead) and one for AH, which needs
- * none to be read, are left out. Wireshark verifies no ICV under extended sequence numbers, since it does not know the high half.
+ * with the names of the algorithm table. **It holds the keys in the clear**: for people who asked
+ * for them. An SA whose algorithms Wireshark does not know is a comment that says so; one without
+ * keys (larval, dead) and one for AH, which needs none to be read, are left out. Wireshark verifies
+ * no ICV under extended sequence numbers, since it does not know the high half.
  */
 export function wiresharkTable(sas: Iterable<Sa>): string {
   let table = '';

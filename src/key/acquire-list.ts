@@ -1,7 +1,10 @@
 import type { Clock } from '../base/env.ts';
 import type { KeySettings } from './settings.ts';
 
-/** More than so many pairs of hosts that wait for SAs at once: the oldest is forgotten, and would be asked for again. */
+/**
+ * More than so many pairs of hosts that wait for SAs at once: the oldest is forgotten, and would be
+ * asked for again.
+ */
 const ACQUIRE_MAX = 16_384;
 
 interface Entry {
@@ -12,9 +15,9 @@ interface Entry {
 }
 
 /**
- * Which SAs were asked for, so that key exchange hears of each once and not for every packet (key_acquire of KAME): the
- * first packet asks; after `blockAcquireCount` more it is asked again, with the same number; after `blockAcquireSeconds`
- * it starts over with a new one.
+ * Which SAs were asked for, so that key exchange hears of each once and not for every packet
+ * (key_acquire of KAME): the first packet asks; after `blockAcquireCount` more it is asked again,
+ * with the same number; after `blockAcquireSeconds` it starts over with a new one.
  */
 export class AcquireList {
   readonly #clock: Clock;
@@ -32,7 +35,10 @@ export class AcquireList {
     return this.#byKey.size;
   }
 
-  /** A packet needs an SA: the number of the ACQUIRE to send, or undefined when it was sent a short time ago. */
+  /**
+   * A packet needs an SA: the number of the ACQUIRE to send, or undefined when it was sent a short
+   * time ago.
+   */
   want(key: string): number | undefined {
     const nowMs = this.#clock.monotonicMs();
     const known = this.#byKey.get(key);

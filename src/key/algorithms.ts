@@ -13,7 +13,9 @@ import type { KeyContext } from './context.ts';
 const HARD: CombLifetime = { allocations: 0, bytes: 0, addTime: 86_400, useTime: 28_800 };
 const SOFT: CombLifetime = { allocations: 0, bytes: 0, addTime: 69_120, useTime: 23_040 };
 
-/** The lists of a REGISTER reply: what an SA of this type can have here. `undefined`: of any type. */
+/**
+ * The lists of a REGISTER reply: what an SA of this type can have here. `undefined`: of any type.
+ */
 export function supportedParts(
   context: KeyContext,
   protocol: SaProtocol | undefined,
@@ -29,7 +31,10 @@ export function supportedParts(
   ];
 }
 
-/** What key exchange is asked to negotiate, best first: AEADs, then ciphers with each MAC. Nothing obsolete. */
+/**
+ * What key exchange is asked to negotiate, best first: AEADs, then ciphers with each MAC. Nothing
+ * obsolete.
+ */
 export function proposal(context: KeyContext, protocol: SaProtocol): ProposalExtension {
   const good = ALGORITHMS.filter(
     (row) =>

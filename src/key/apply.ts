@@ -12,8 +12,8 @@ export interface Refusal {
 }
 
 /**
- * Applies the messages of the host's configuration file, all of them, and returns those that were refused. What they make
- * belongs to the file, and is replaced when it is read again.
+ * Applies the messages of the host's configuration file, all of them, and returns those that were
+ * refused. What they make belongs to the file, and is replaced when it is read again.
  */
 export function applyMessages(engine: KeyEngine, messages: Iterable<Message>): Refusal[] {
   const refusals: Refusal[] = [];

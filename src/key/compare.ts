@@ -4,7 +4,10 @@ import type { Encapsulation, SaIdentity, SaSpec } from '../sad/sa.ts';
 import type { PolicySpec, Request } from '../spd/policy.ts';
 import { equalConstantTime } from '../wire/bytes.ts';
 
-/** Whether two SAs or policies are the same, so that a new configuration leaves alone what it does not change. */
+/**
+ * Whether two SAs or policies are the same, so that a new configuration leaves alone what it does
+ * not change.
+ */
 
 /** Same algorithms and keys; in constant time for the contents. */
 export function sameKeys({ keys: a }: SaSpec, { keys: b }: SaSpec): boolean {

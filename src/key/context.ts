@@ -17,15 +17,19 @@ export interface KeyContext {
   readonly allowLegacy: boolean;
   readonly settings: KeySettings;
   readonly acquires: AcquireList;
-  /** The policies that those being made will replace: a "unique" request keeps its reqid, and with it its SAs. */
+  /**
+   * The policies that those being made will replace: a "unique" request keeps its reqid, and with
+   * it its SAs.
+   */
   readonly previous?: Spd;
   /** The next reqid for a "unique" request without one. */
   readonly reqids: { next: number };
 }
 
 /**
- * What a handler answers; it throws KeyError instead when the request is refused. Who gets it, apart from the asker: `one`
- * nobody, `all` every client, `registered` those that registered for the message's SA type.
+ * What a handler answers; it throws KeyError instead when the request is refused. Who gets it,
+ * apart from the asker: `one` nobody, `all` every client, `registered` those that registered for
+ * the message's SA type.
  */
 export type Answer =
   | {
@@ -39,7 +43,10 @@ export type Answer =
   | { readonly kind: 'dump'; readonly entries: Dump }
   | { readonly kind: 'none' };
 
-/** Entries as they stood at one moment; `entry` makes the message of one of them when there is room for it. */
+/**
+ * Entries as they stood at one moment; `entry` makes the message of one of them when there is room
+ * for it.
+ */
 export interface Dump {
   readonly length: number;
   entry(index: number): DumpEntry;

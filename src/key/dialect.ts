@@ -4,8 +4,8 @@ import { extensionRow } from '../wire/pfkey-table.ts';
 const OCTET_MAX = 255;
 
 /**
- * Inside, the replay window of an SA extension is a number of packets of any size. On the wire it is one octet: packets on
- * Linux; 8 packets each on BSD, where FreeBSD added an extension for more.
+ * Inside, the replay window of an SA extension is a number of packets of any size. On the wire it
+ * is one octet: packets on Linux; 8 packets each on BSD, where FreeBSD added an extension for more.
  */
 export function fromDialect(message: Message, dialect: Dialect): Message {
   if (dialect === 'linux') return message;

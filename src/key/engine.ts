@@ -34,8 +34,8 @@ export interface KeyEngineOptions {
   readonly allowLegacy: boolean;
   readonly settings?: KeySettings;
   /**
-   * Called when a request has changed the databases, before its reply goes out: what the reply promises must be true by then.
-   * Throws KeyError when it cannot be made true.
+   * Called when a request has changed the databases, before its reply goes out: what the reply
+   * promises must be true by then. Throws KeyError when it cannot be made true.
    */
   readonly applied?: () => void;
   /** The policies that this engine's will replace; see `stage.ts`. */
@@ -44,13 +44,17 @@ export interface KeyEngineOptions {
   readonly firstReqid?: number;
 }
 
-/** How many closed clients' reasons are kept: our tools ask after they have closed their PF_KEY socket. */
+/**
+ * How many closed clients' reasons are kept: our tools ask after they have closed their PF_KEY
+ * socket.
+ */
 const CLOSED_MAX = 16;
 
 /**
- * The key management engine: what stands behind PF_KEY sockets (RFC 2367 with KAME's policy messages). Every request gets
- * exactly one reply; a DUMP gets one per entry; an ACQUIRE that reports a failure gets none. It sets no timers: the SAD and the
- * SPD announce what expires through `expired` and `policyExpired`.
+ * The key management engine: what stands behind PF_KEY sockets (RFC 2367 with KAME's policy
+ * messages). Every request gets exactly one reply; a DUMP gets one per entry; an ACQUIRE that
+ * reports a failure gets none. It sets no timers: the SAD and the SPD announce what expires through
+ * `expired` and `policyExpired`.
  */
 export class KeyEngine {
   readonly context: KeyContext;
@@ -106,8 +110,8 @@ export class KeyEngine {
   }
 
   /**
-   * A packet needs an SA between these addresses. `asked`: registered programs were told now; `waiting`: they were told a short
-   * time ago; `nobody`: none is registered.
+   * A packet needs an SA between these addresses. `asked`: registered programs were told now;
+   * `waiting`: they were told a short time ago; `nobody`: none is registered.
    */
   acquire(
     policy: Policy,
@@ -131,7 +135,10 @@ export class KeyEngine {
     this.announce(newMappingEvent(sa, from, to));
   }
 
-  /** Tells every client that registered for the SA type; those of policies go to whoever registered for anything. */
+  /**
+   * Tells every client that registered for the SA type; those of policies go to whoever registered
+   * for anything.
+   */
   announce(message: Message): void {
     this.#toOthers(message, 'registered', undefined);
     this.#toPromiscuous(message);
@@ -236,7 +243,10 @@ export interface KeyCounters {
 
 /** A client's side of the engine. */
 export interface KeySession {
-  /** Handles one message: what there is to say goes to the client's `deliver`. Returns why it was refused, if it was. */
+  /**
+   * Handles one message: what there is to say goes to the client's `deliver`. Returns why it was
+   * refused, if it was.
+   */
   request(message: Message): KeyError | undefined;
   /** Notes a request that could not even be decoded; the caller answers it. */
   refused(pid: number, seq: number, error: KeyError): void;

@@ -42,7 +42,8 @@ export function acquireEvent(
   { policy, request, src, dst }: Wanted,
   { cursor }: Trigger,
 ): Message {
-  // Key exchange takes traffic selectors from here in transport mode, and from the policy in tunnel mode.
+  // Key exchange takes traffic selectors from here in transport mode, and from the policy in tunnel
+  // mode.
   const isTransport = request.mode === 'transport';
   const proto = isTransport ? cursor.protocol : PROTO_ANY;
   const ports = isTransport && cursor.portsKnown ? cursor : { sport: 0, dport: 0 };
@@ -65,7 +66,10 @@ export function policyExpireEvent(policy: Policy): Message {
   return event('X_SPDEXPIRE', 'unspec', 0, wholePolicyParts(policy));
 }
 
-/** The peer behind a NAT was at the one place, and is now at the other (as Linux's pfkey_send_new_mapping). */
+/**
+ * The peer behind a NAT was at the one place, and is now at the other (as Linux's
+ * pfkey_send_new_mapping).
+ */
 export function newMappingEvent(
   sa: Sa,
   from: { readonly address: Address; readonly port: number },

@@ -41,7 +41,10 @@ export interface AddressPair {
   readonly dst: AddressExtension;
 }
 
-/** Source and destination, which must agree about family and upper protocol (key_validate_ext of KAME). */
+/**
+ * Source and destination, which must agree about family and upper protocol (key_validate_ext of
+ * KAME).
+ */
 export function addressPair(message: Message): AddressPair {
   const src = required(message, 'ADDRESS_SRC');
   const dst = required(message, 'ADDRESS_DST');

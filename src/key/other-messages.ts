@@ -7,7 +7,10 @@ import { protocolOf, required, saAddressPair } from './fields.ts';
 
 /** REGISTER, ACQUIRE from a program, X_PROMISC (RFC 2367 §3.1.6, §3.1.7, §3.1.11). */
 
-/** From now on the client hears of ACQUIRE and EXPIRE of that type. Without a type it only gets the lists, as in KAME. */
+/**
+ * From now on the client hears of ACQUIRE and EXPIRE of that type. Without a type it only gets the
+ * lists, as in KAME.
+ */
 export const register: Handler = (context, message, session) => {
   const protocol = message.satype === 'unspec' ? undefined : protocolOf(message.satype);
   if (protocol && session.registered.has(protocol)) {
@@ -33,7 +36,10 @@ export const acquireByClient: Handler = (context, message) => {
   return { kind: 'reply', to: 'registered', extensions: message.extensions };
 };
 
-/** `satype` 1 switches copies of every message on, 0 off; around a message of a program it switches nothing. */
+/**
+ * `satype` 1 switches copies of every message on, 0 off; around a message of a program it switches
+ * nothing.
+ */
 export const promisc: Handler = (_context, message, session) => {
   if (message.satype !== 'promisc' && message.satype !== 'unspec') {
     throw new KeyError('EINVAL', `X_PROMISC: SA type ${message.satype}; 0 is off and 1 is on`);

@@ -25,7 +25,10 @@ import type { Session } from './session.ts';
 /** As Linux's XFRM_MAX_DEPTH: more layers than a packet can carry are a mistake. */
 const REQUEST_MAX = 6;
 
-/** Reqids from here on are given out by us, as KAME has it; programs and people usually choose smaller ones. */
+/**
+ * Reqids from here on are given out by us, as KAME has it; programs and people usually choose
+ * smaller ones.
+ */
 export const AUTO_REQID_MIN = 0x4000;
 const REQID_MAX = 0xffff_ffff;
 
@@ -71,7 +74,10 @@ export function directionOf({ direction }: PolicyExtension): Direction {
   }
 }
 
-/** The selector in the addresses of a message; port 0 is any, and so are the protocols 0 (Linux) and 255 (KAME). */
+/**
+ * The selector in the addresses of a message; port 0 is any, and so are the protocols 0 (Linux) and
+ * 255 (KAME).
+ */
 export function selectorOf(message: Message): Selector {
   const { src, dst } = addressPair(message);
   return {
@@ -143,8 +149,9 @@ function levelOf(level: number): Level {
 }
 
 /**
- * Gives every "unique" request without a reqid one that nobody uses; the reply says which (key_msg2sp of KAME). A policy that
- * replaces an equal one goes on with its number, or its SAs would serve nobody.
+ * Gives every "unique" request without a reqid one that nobody uses; the reply says which
+ * (key_msg2sp of KAME). A policy that replaces an equal one goes on with its number, or its SAs
+ * would serve nobody.
  */
 function withReqids(
   context: KeyContext,
@@ -162,7 +169,10 @@ function withReqids(
   });
 }
 
-/** Counts on instead of taking the lowest free one: SAs of a policy that is gone may still be in negotiation. */
+/**
+ * Counts on instead of taking the lowest free one: SAs of a policy that is gone may still be in
+ * negotiation.
+ */
 function freeReqid(context: KeyContext, own: readonly Request[]): number {
   for (;;) {
     const reqid = context.reqids.next;

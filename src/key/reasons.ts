@@ -6,8 +6,8 @@ interface Reason {
 }
 
 /**
- * Why the last requests of one client failed, in words. PF_KEY has room for an errno only, so our own tools ask for the
- * sentence by the pid and seq of the message.
+ * Why the last requests of one client failed, in words. PF_KEY has room for an errno only, so our
+ * own tools ask for the sentence by the pid and seq of the message.
  */
 export class Reasons {
   readonly #bySeq = new Map<number, Reason>();

@@ -41,7 +41,10 @@ export const add: Handler = (context, message, session) => {
   }
 };
 
-/** Keys for a larval SA; new limits and NAT-T ports for a living one. When it fails, the SA stays as it was. */
+/**
+ * Keys for a larval SA; new limits and NAT-T ports for a living one. When it fails, the SA stays as
+ * it was.
+ */
 export const update: Handler = (context, message, session) => {
   const sa = saOf(context, message);
   const spec =
@@ -70,7 +73,10 @@ export const get: Handler = (context, message) => ({
   extensions: wholeParts(viewOf(saOf(context, message))),
 });
 
-/** A file that flushes first means to replace what it made itself, not what key exchange has negotiated. */
+/**
+ * A file that flushes first means to replace what it made itself, not what key exchange has
+ * negotiated.
+ */
 export const flush: Handler = ({ sad }, message, session) => {
   const protocol = protocolToList(message.satype);
   if (protocol === 'none') return { kind: 'reply', to: 'all', extensions: [] };
@@ -115,7 +121,10 @@ function saOf({ sad }: KeyContext, message: Message): Sa {
   throw new KeyError('ESRCH', `there is no ${describe({ protocol, spi, dst })}`);
 }
 
-/** `undefined`: both. Types that cannot have SAs here are empty, not wrong: clients flush IPComp as a matter of course. */
+/**
+ * `undefined`: both. Types that cannot have SAs here are empty, not wrong: clients flush IPComp as
+ * a matter of course.
+ */
 function protocolToList(satype: SaType): SaProtocol | 'none' | undefined {
   switch (satype) {
     case 'unspec':

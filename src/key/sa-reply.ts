@@ -9,7 +9,9 @@ import type {
 } from '../wire/pfkey-message.ts';
 import { MODE, NAT_T_ESP_IN_UDP, SA_FLAG, SA_STATE } from '../wire/pfkey-table.ts';
 
-/** An SA as messages show it, at one moment. The keys live in the SA, which zeroes them at its end. */
+/**
+ * An SA as messages show it, at one moment. The keys live in the SA, which zeroes them at its end.
+ */
 export interface SaView {
   readonly sa: Sa;
   readonly spec: SaSpec;
@@ -54,7 +56,9 @@ export function wholeParts(view: SaView): Extension[] {
   ];
 }
 
-/** EXPIRE (RFC 2367 §3.1.8): which limit was reached shows in which of the two lifetimes is there. */
+/**
+ * EXPIRE (RFC 2367 §3.1.8): which limit was reached shows in which of the two lifetimes is there.
+ */
 export function expireParts(view: SaView, limit: 'soft' | 'hard'): Extension[] {
   return [
     saPart(view),
@@ -93,7 +97,9 @@ export function addressParts(spec: Pick<SaSpec, 'src' | 'dst'>): AddressExtensio
   return [hostPart('ADDRESS_SRC', spec.src), hostPart('ADDRESS_DST', spec.dst)];
 }
 
-/** An address of a host; clients take 0 as well as 255 for the protocol of an SA, and Linux sends 0. */
+/**
+ * An address of a host; clients take 0 as well as 255 for the protocol of an SA, and Linux sends 0.
+ */
 export function hostPart(
   type: 'ADDRESS_SRC' | 'ADDRESS_DST',
   address: Address,
@@ -111,7 +117,10 @@ function lifetimePart(
   return { type, allocations: packets, bytes, addTime: addSeconds, useTime: useSeconds };
 }
 
-/** `allocations` counts packets, as clients of Linux expect; times are when it was added and first used. */
+/**
+ * `allocations` counts packets, as clients of Linux expect; times are when it was added and first
+ * used.
+ */
 export function currentPart({ usage, addedWallMs, firstUseWallMs }: SaView): LifetimeExtension {
   return {
     type: 'LIFETIME_CURRENT',

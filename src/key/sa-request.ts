@@ -31,8 +31,9 @@ import { protocolOf, required, saAddressPair } from './fields.ts';
 import type { Session } from './session.ts';
 
 /**
- * The smallest window that `sadb_sa_replay` leads to: clients count it in packets, in octets, or send a constant, so it says
- * little more than on or off, and RFC 4303 §3.4.3 wants 64 as default. X_TESTUDO says exact windows.
+ * The smallest window that `sadb_sa_replay` leads to: clients count it in packets, in octets, or
+ * send a constant, so it says little more than on or off, and RFC 4303 §3.4.3 wants 64 as default.
+ * X_TESTUDO says exact windows.
  */
 const REPLAY_HINT_MIN = 64;
 
@@ -88,8 +89,8 @@ export function larvalSpecOf(message: Message, session: Session): SaSpec {
 }
 
 /**
- * UPDATE of an SA that has its keys: new lifetimes and NAT-T ports. What it repeats, as strongSwan does, must be as it is:
- * to change keys is to make another SA (RFC 2367 §3.1.2).
+ * UPDATE of an SA that has its keys: new lifetimes and NAT-T ports. What it repeats, as strongSwan
+ * does, must be as it is: to change keys is to make another SA (RFC 2367 §3.1.2).
  */
 export function updatedSpecOf(spec: SaSpec, message: Message): SaSpec {
   const sa = required(message, 'SA');

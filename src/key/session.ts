@@ -11,7 +11,9 @@ export class Session {
   readonly reasons = new Reasons();
   readonly registered = new Set<SaProtocol>();
   promiscuous = false;
-  /** Whether it has shown that it knows our private extension; others refuse whole messages for it. */
+  /**
+   * Whether it has shown that it knows our private extension; others refuse whole messages for it.
+   */
   knowsTestudo = false;
 
   constructor(client: KeyClient) {
@@ -30,7 +32,10 @@ export class Session {
     this.client.deliver(toDialect(message, this.client.dialect), 'reply');
   }
 
-  /** Something that the client did not ask for: without keys, and only with extensions that it can be expected to know. */
+  /**
+   * Something that the client did not ask for: without keys, and only with extensions that it can
+   * be expected to know.
+   */
   notify(message: Message): void {
     const known = this.knowsTestudo ? message : without(message, 'X_TESTUDO');
     this.client.deliver(toDialect(known, this.client.dialect), 'notice');

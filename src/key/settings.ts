@@ -1,4 +1,6 @@
-/** The variables `net.key.*` of KAME, with its defaults unless said otherwise. Changed at run time. */
+/**
+ * The variables `net.key.*` of KAME, with its defaults unless said otherwise. Changed at run time.
+ */
 export interface KeySettings {
   /** How many SPIs GETSPI tries. */
   spiTry: number;

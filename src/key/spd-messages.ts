@@ -13,7 +13,9 @@ import { directionOf, policySpecOf, selectorOf } from './policy-request.ts';
 export const spdAdd: Handler = (context, message, session) =>
   changed(context.spd.add(policySpecOf(context, message, session), manualId(message)));
 
-/** Makes the policy if it is not there, as OpenIKED expects; otherwise it keeps its id and place. */
+/**
+ * Makes the policy if it is not there, as OpenIKED expects; otherwise it keeps its id and place.
+ */
 export const spdUpdate: Handler = (context, message, session) => {
   const spec = policySpecOf(context, message, session);
   const existing = context.spd.find(spec.direction, spec.selector);

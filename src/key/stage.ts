@@ -12,10 +12,11 @@ import { changedParts } from './policy-reply.ts';
 import { identityParts, publicParts, viewOf } from './sa-reply.ts';
 
 /**
- * A configuration file is read again: its messages are applied to a second engine, which knows what programs have made and
- * nothing of the old file. When all of them were accepted, `commit` puts the result in place in one step, so that a mistake in
- * the file changes nothing and no packet meets half of it. What the new file says as the old one did stays the same object,
- * with its replay window and its counters.
+ * A configuration file is read again: its messages are applied to a second engine, which knows what
+ * programs have made and nothing of the old file. When all of them were accepted, `commit` puts the
+ * result in place in one step, so that a mistake in the file changes nothing and no packet meets
+ * half of it. What the new file says as the old one did stays the same object, with its replay
+ * window and its counters.
  */
 export interface Stage {
   readonly engine: KeyEngine;

@@ -24,8 +24,9 @@ export interface MessageRow {
   readonly about: 'sa' | 'policy' | 'clients';
   readonly required: readonly ExtensionType[];
   /**
-   * What else may be there. Generous where programs send more than is needed (KAME and Linux ignore it); but a key, a policy or
-   * a security label where it has no effect is refused, so that nobody believes it had one. `any`: refused whatever it holds.
+   * What else may be there. Generous where programs send more than is needed (KAME and Linux ignore
+   * it); but a key, a policy or a security label where it has no effect is refused, so that nobody
+   * believes it had one. `any`: refused whatever it holds.
    */
   readonly allowed: readonly ExtensionType[] | 'any';
   readonly handle: Handler;

@@ -1,10 +1,4 @@
-import {
-  type Address,
-  formatAddress,
-  formatPrefix,
-  type Prefix,
-  sameAddress,
-} from '../base/address.ts';
+import { type Address, formatAddress, formatPrefix, type Prefix } from '../base/address.ts';
 
 /**
  * `fwd` is Linux's: packets that pass through. Without such a policy `in` and `out` cover them, as
@@ -62,20 +56,6 @@ export interface Policy extends PolicySpec {
   readonly createdMs: number;
   lastUsedWallMs: number;
   lastUsedMs: number;
-}
-
-export function sameSelector(a: Selector, b: Selector): boolean {
-  return (
-    a.protocol === b.protocol &&
-    a.sport === b.sport &&
-    a.dport === b.dport &&
-    samePrefix(a.src, b.src) &&
-    samePrefix(a.dst, b.dst)
-  );
-}
-
-export function samePrefix(a: Prefix, b: Prefix): boolean {
-  return a.length === b.length && sameAddress(a.address, b.address);
 }
 
 /** `10.0.0.0/24[any] 10.0.1.0/24[80] tcp`, for messages and explanations. */

@@ -12,7 +12,6 @@ import {
   type PolicySpec,
   PROTOCOL_ANY,
   type Selector,
-  sameSelector,
 } from './policy.ts';
 
 /** Ids up to this one are the user's to choose (IPSEC_MANUAL_POLICYID_MAX of KAME). */
@@ -49,6 +48,7 @@ export class Spd {
   readonly #options: SpdOptions;
   #lists: Record<Direction, Entry[]> = { in: [], out: [], fwd: [] };
   readonly #byId = new Map<number, Policy>();
+  readonly #bySelector = new Map<string, Policy>();
   #nextId = MANUAL_ID_MAX + 1;
   #nextDueMs = Infinity;
 
@@ -70,8 +70,7 @@ export class Spd {
   }
 
   find(direction: Direction, selector: Selector): Policy | undefined {
-    return this.#lists[direction].find((entry) => sameSelector(entry.policy.selector, selector))
-      ?.policy;
+    return this.#bySelector.get(selectorKey(direction, selector));
   }
 
   /**
@@ -104,7 +103,7 @@ export class Spd {
     if (spec.priority === existing.priority) {
       const list = this.#lists[spec.direction];
       list[list.findIndex((entry) => entry.policy === existing)] = new Entry(policy);
-      this.#byId.set(policy.id, policy);
+      this.#note(policy);
       this.generation++;
     } else {
       this.remove(existing);
@@ -120,6 +119,7 @@ export class Spd {
     assert(at >= 0, 'the policy is in the table');
     list.splice(at, 1);
     this.#byId.delete(policy.id);
+    this.#bySelector.delete(selectorKey(policy.direction, policy.selector));
     this.generation++;
   }
 
@@ -127,6 +127,7 @@ export class Spd {
     const count = this.size;
     for (const list of Object.values(this.#lists)) list.length = 0;
     this.#byId.clear();
+    this.#bySelector.clear();
     this.generation++;
     return count;
   }
@@ -149,16 +150,17 @@ export class Spd {
     }
     this.#checkRoom(wanted.length - this.size);
     return () => {
-      this.#byId.clear();
       // Ids first, so that those given out are not those that somebody keeps.
       for (const id of ids) if (id !== 0) this.#nextId = Math.max(this.#nextId, id + 1);
       const policies = wanted.map(({ spec, id, keep }) => {
         return keep ?? this.#born(spec, id === 0 ? this.#freeId() : id);
       });
       const lists: Record<Direction, Entry[]> = { in: [], out: [], fwd: [] };
+      this.#byId.clear();
+      this.#bySelector.clear();
       for (const policy of policies) {
         lists[policy.direction].push(new Entry(policy));
-        this.#byId.set(policy.id, policy);
+        this.#note(policy);
         this.#schedule(policy);
       }
       for (const list of Object.values(lists)) {
@@ -240,9 +242,14 @@ export class Spd {
     let at = list.length;
     while (at > 0 && list[at - 1]!.policy.priority > policy.priority) at--;
     list.splice(at, 0, new Entry(policy));
-    this.#byId.set(policy.id, policy);
+    this.#note(policy);
     this.#schedule(policy);
     this.generation++;
+  }
+
+  #note(policy: Policy): void {
+    this.#byId.set(policy.id, policy);
+    this.#bySelector.set(selectorKey(policy.direction, policy.selector), policy);
   }
 
   #freeId(): number {
@@ -289,6 +296,13 @@ class Entry {
     }
     return true;
   }
+}
+
+/** The same text for the same selector, and only for it. */
+function selectorKey(direction: Direction, selector: Selector): string {
+  const { src, dst, protocol, sport, dport } = selector;
+  const numbers = [protocol, sport, dport, src.length, dst.length];
+  return `${direction} ${numbers.join(' ')} ${src.address.bytes} ${dst.address.bytes}`;
 }
 
 function namesLoopback(address: Address, length: number): boolean {

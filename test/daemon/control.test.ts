@@ -93,12 +93,12 @@ describe('commands', () => {
       hasStarted = resolve;
     });
     const gone = new Promise<string>((resolve) => {
-      server.command('watch', async (_args, { signal, send }) => {
+      server.command('watch', async (_args, { signal }) => {
         await new Promise((go) => {
           signal.addEventListener('abort', go);
           hasStarted();
         });
-        resolve(send('too late') ? 'sent' : 'gone');
+        resolve(signal.aborted ? 'gone' : 'there');
       });
     });
     const stop = new AbortController();
@@ -141,6 +141,17 @@ describe('the wire', () => {
     const answers = (await raw(lines.join(''))) as { id: number; result: number }[];
     expect(answers.map((one) => one.id).sort((a, b) => a - b)).toEqual(lines.map((_, i) => i));
     expect(answers.every((one) => one.id === one.result)).toBe(true);
+  });
+
+  test('of one client, 16 requests are under way at most', async () => {
+    let [now, most] = [0, 0];
+    server.command('slow', async () => {
+      most = Math.max(most, ++now);
+      await new Promise((resolve) => setImmediate(resolve));
+      now--;
+    });
+    await raw('{"cmd":"slow"}\n'.repeat(100));
+    expect(most).toBe(16);
   });
 
   const bad: [string, RegExp][] = [
@@ -189,6 +200,7 @@ describe('the client', () => {
     const answers: (string | undefined)[] = ['nonsense\n', undefined];
     const other = createServer((socket) => {
       const answer = answers.shift();
+      socket.resume();
       if (answer === undefined) socket.destroy();
       else socket.write(answer);
     });

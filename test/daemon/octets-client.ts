@@ -1,7 +1,8 @@
 import { connect, type Socket } from 'node:net';
 
 /**
- * A PF_KEY program made of octets alone: it knows the layout of RFC 2367 by itself, and shares no code with the server.
+ * A PF_KEY program made of octets alone: it knows the layout of RFC 2367 by itself, and shares no
+ * code with the server.
  */
 export class OctetsClient {
   readonly #socket: Socket;

@@ -85,7 +85,8 @@ describe('the socket', () => {
     const dead = createServer().listen(join(folder, 'dead'));
     await new Promise((resolve) => dead.once('listening', resolve));
     path = join(folder, 'dead');
-    // A socket whose owner is gone: the name stays when the descriptor is closed behind libuv's back.
+    // A socket whose owner is gone: the name stays when the descriptor is closed behind libuv's
+    // back.
     linkSync(path, join(folder, 'stale'));
     await new Promise((resolve) => dead.close(resolve));
     path = join(folder, 'stale');

@@ -18,7 +18,7 @@ import {
   type Request,
 } from '../../src/spd/policy.ts';
 import { Spd } from '../../src/spd/spd.ts';
-import { packetFrom } from '../../src/wire/packet.ts';
+import { type PacketSink, packetFrom } from '../../src/wire/packet.ts';
 
 /** A world for a test: time stands still until told, and random octets come from a generator with a seed. */
 export function testEnv(seed = 1): Env & { advance(ms: number): void; log: () => void } {
@@ -135,6 +135,9 @@ export class Rig {
   readonly delivered: Uint8Array[] = [];
   readonly expired: [Sa, 'soft' | 'hard'][] = [];
   readonly gone: Policy[] = [];
+  /** Who else is told of what goes out on either side. */
+  onTransmit: PacketSink | undefined;
+  onDeliver: PacketSink | undefined;
 
   constructor(options: RigOptions = {}) {
     this.env = options.env ?? testEnv();
@@ -153,9 +156,14 @@ export class Rig {
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
       ...(options.events === undefined ? {} : { events: options.events }),
       ...(options.buffers === undefined ? {} : { buffers: options.buffers }),
-      transmit: (packets, count) => this.sent.push(...packets.slice(0, count).map((p) => p.copy())),
-      deliver: (packets, count) =>
-        this.delivered.push(...packets.slice(0, count).map((p) => p.copy())),
+      transmit: (packets, count) => {
+        this.sent.push(...packets.slice(0, count).map((p) => p.copy()));
+        this.onTransmit?.(packets, count);
+      },
+      deliver: (packets, count) => {
+        this.delivered.push(...packets.slice(0, count).map((p) => p.copy()));
+        this.onDeliver?.(packets, count);
+      },
     });
   }
 

@@ -1,9 +1,14 @@
 import { type Profiler, Session } from 'node:inspector';
 
-/**
- * What code ran, by V8's precise block coverage of this isolate. A function's signature is all its ranges with whether each was
- * hit: single ranges would not do, since V8 merges a range with the one around it once both were hit.
- */
+/** A function that ran. */
+export interface Ran {
+  readonly id: string;
+  /** All its ranges, with whether each was hit: the same for the same set of blocks. */
+  readonly signature: string;
+  readonly ranges: readonly Profiler.CoverageRange[];
+}
+
+/** What code ran, by V8's precise block coverage of this isolate. */
 export class Coverage {
   readonly #session = new Session();
   readonly #only: string;
@@ -16,30 +21,74 @@ export class Coverage {
     this.#session.post('Profiler.startPreciseCoverage', { callCount: true, detailed: true });
   }
 
-  /** The signatures of all functions that ran since the last call. */
-  take(): string[] {
+  /** All functions that ran since the last call. Costs most of a millisecond. */
+  take(): Ran[] {
     let scripts: Profiler.ScriptCoverage[] = [];
     this.#session.post('Profiler.takePreciseCoverage', (error, answer) => {
       if (error) throw error;
       scripts = answer.result;
     });
-    const signatures: string[] = [];
-    for (const script of scripts) {
-      if (!script.url.includes(this.#only)) continue;
-      for (const { ranges } of script.functions) {
+    const ran: Ran[] = [];
+    for (const { url, scriptId, functions } of scripts) {
+      if (!url.includes(this.#only)) continue;
+      for (const { ranges } of functions) {
         if (ranges[0]!.count === 0) continue;
-        let signature = script.scriptId;
-        for (const { startOffset, endOffset, count } of ranges) {
-          signature += count > 0 ? ` ${startOffset}` : ` ${startOffset}-${endOffset}`;
-        }
-        signatures.push(signature);
+        const id = `${scriptId} ${ranges[0]!.startOffset}`;
+        ran.push({ id, signature: `${id} ${signatureOf(ranges)}`, ranges });
       }
     }
-    return signatures;
+    return ran;
   }
 
   close(): void {
     this.#session.post('Profiler.stopPreciseCoverage');
     this.#session.disconnect();
+  }
+}
+
+function signatureOf(ranges: readonly Profiler.CoverageRange[]): string {
+  let text = '';
+  for (const { startOffset, endOffset, count } of ranges) {
+    text += count > 0 ? ` ${startOffset}` : ` ${startOffset}-${endOffset}`;
+  }
+  return text;
+}
+
+/** All code that ever ran, by character of the source. */
+export class Territory {
+  readonly #signatures = new Set<string>();
+  readonly #covered = new Map<string, Uint8Array>();
+
+  /** Adds what ran; whether some of it had never run before. */
+  add(ran: readonly Ran[]): boolean {
+    let isNew = false;
+    for (const one of ran) {
+      if (this.#signatures.has(one.signature)) continue;
+      this.#signatures.add(one.signature);
+      if (this.#cover(one)) isNew = true;
+    }
+    return isNew;
+  }
+
+  #cover({ id, ranges }: Ran): boolean {
+    const { startOffset, endOffset } = ranges[0]!;
+    // Ranges come from the outside in, so that the innermost has the last word.
+    const hit = new Uint8Array(endOffset - startOffset);
+    for (const range of ranges) {
+      const from = range.startOffset - startOffset;
+      hit.fill(range.count > 0 ? 1 : 0, from, range.endOffset - startOffset);
+    }
+    const known = this.#covered.get(id);
+    if (known === undefined) {
+      this.#covered.set(id, hit);
+      return true;
+    }
+    let isNew = false;
+    for (let i = 0; i < hit.length; i++) {
+      if (hit[i] === 0 || known[i] === 1) continue;
+      known[i] = 1;
+      isNew = true;
+    }
+    return isNew;
   }
 }

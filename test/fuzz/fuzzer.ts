@@ -1,9 +1,11 @@
-import type { Coverage } from './coverage.ts';
+import { type Coverage, type Ran, Territory } from './coverage.ts';
 import { type Dice, Mutator } from './mutate.ts';
 import type { Target } from './target.ts';
 
 /** Inputs run between two looks at the coverage, which costs as much as some of them. */
-const BATCH = 24;
+const BATCH = 32;
+/** One in so many batches is looked at closely although it reached no new code. */
+const CURIOSITY = 20;
 /** After so many inputs a target begins anew, so that a crash depends on no more than these. */
 const LIFE = 1000;
 /** An input that takes longer is a hang; measured twice, since the machine may have been busy. */
@@ -30,9 +32,9 @@ export class Fuzzer {
   readonly #note: (input: Uint8Array) => void;
   readonly #mutator: Mutator;
   readonly #corpus: Uint8Array[] = [];
-  /** Signatures of single inputs, and of batches. */
+  readonly #territory = new Territory();
+  /** Signatures of functions, of single inputs. */
   readonly #seen = new Set<string>();
-  readonly #seenTogether = new Set<string>();
   #seedsLeft: Uint8Array[];
   #run: (input: Uint8Array) => void;
   #history: Uint8Array[] = [];
@@ -69,11 +71,20 @@ export class Fuzzer {
     this.#coverage?.take();
     for (const input of inputs) this.#exec(input);
     if (this.#coverage === undefined) return;
-    if (!addAll(this.#seenTogether, this.#coverage.take())) return;
+    const isNew = this.#territory.add(this.#coverage.take());
+    // Now and then all the same: an input that combines known blocks in a new way leads on, too.
+    if (!isNew && this.#dice.below(CURIOSITY) !== 0) return;
     for (const input of inputs) {
       this.#exec(input);
-      if (addAll(this.#seen, this.#coverage.take())) this.#keep(input);
+      if (this.#notice(this.#coverage.take())) this.#keep(input);
     }
+  }
+
+  /** Whether a function took a way that it never took before. */
+  #notice(ran: readonly Ran[]): boolean {
+    const before = this.#seen.size;
+    for (const { signature } of ran) this.#seen.add(signature);
+    return this.#seen.size > before;
   }
 
   #next(): Uint8Array {
@@ -143,7 +154,7 @@ function hang(target: Target, history: readonly Uint8Array[]): Error | undefined
 
 /** The message without numbers, and where it was thrown. */
 function keyOf(error: Error): string {
-  const lines = (error.stack ?? '').split('\n').filter((line) => line.includes('at '));
+  const lines = (error.stack ?? '').split('\n').filter((line) => /^ +at /.test(line));
   const place = lines.slice(0, 2).map((line) => line.trim().replace(/^at /, ''));
   return `${error.message.split('\n')[0]!.replace(/[0-9]+/g, 'N')} | ${place.join(' | ')}`;
 }
@@ -162,11 +173,4 @@ function shrink(target: Target, key: string, input: Uint8Array): Uint8Array {
     }
   }
   return best;
-}
-
-/** Adds all; whether any was new. */
-function addAll(to: Set<string>, signatures: readonly string[]): boolean {
-  const before = to.size;
-  for (const signature of signatures) to.add(signature);
-  return to.size > before;
 }

@@ -42,10 +42,10 @@ export class Mutator {
     this.#lenMax = lenMax;
   }
 
-  /** A copy of an input with 1 to 8 changes; `other` is what parts are taken from. */
+  /** A copy of an input with 1 to 4 changes; `other` is what parts are taken from. */
   mutate(input: Uint8Array, other: Uint8Array): Uint8Array {
     let octets: Uint8Array = input.slice();
-    for (let left = 1 << this.#dice.below(4); left > 0; left--)
+    for (let left = 1 << this.#dice.below(3); left > 0; left--)
       octets = this.#change(octets, other);
     return octets.length > this.#lenMax ? octets.slice(0, this.#lenMax) : octets;
   }
@@ -78,10 +78,20 @@ export class Mutator {
       case 8:
         return overwrite(p, at, this.#part(other));
       case 9:
-        return this.#words.length === 0 ? p : overwrite(p, at, dice.pick(this.#words));
+        return dice.below(8) === 0 ? p.slice(0, at) : this.#word(p, at);
       default:
-        return this.#words.length === 0 ? p.slice(0, at) : insert(p, at, dice.pick(this.#words));
+        return this.#word(p, at);
     }
+  }
+
+  #word(p: Uint8Array, at: number): Uint8Array {
+    const words = this.#words;
+    if (words.length === 0) {
+      p[at] = this.#dice.below(256);
+      return p;
+    }
+    const word = this.#dice.pick(words);
+    return this.#dice.below(2) === 0 ? overwrite(p, at, word) : insert(p, at, word);
   }
 
   #part(of: Uint8Array): Uint8Array {

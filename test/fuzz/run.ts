@@ -8,7 +8,7 @@ import { TARGETS } from './targets.ts';
 import { type Order, type Report, Watched } from './watched.ts';
 
 /**
- * Runs the fuzzer for some time: `node dist/test/fuzz/run.js --seconds 60 --seed 7 [--target host] [--out fuzz-out]`. A crash
+ * Runs the fuzzer for some time: `node dist/test/fuzz/run.js --seconds 60 --seed 7 [--target host] [--out dist/fuzz-out]`. A crash
  * is written to the folder as hexadecimal, a line for each input, with its stack; at the end also the inputs that reached
  * something new. Ends with status 1 if anything crashed.
  */
@@ -17,7 +17,7 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '60' },
     seed: { type: 'string', default: '1' },
     target: { type: 'string', multiple: true },
-    out: { type: 'string', default: 'fuzz-out' },
+    out: { type: 'string', default: 'dist/fuzz-out' },
   },
 });
 const out = values.out;

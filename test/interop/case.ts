@@ -23,11 +23,15 @@ export interface Case {
   /** The sequence number that was the last one before the test. */
   readonly lastSeq: number;
   readonly ahAlignLen: 4 | 8;
+  /** The MAC of an AH SA in transport mode around it all: a bundle of two. */
+  readonly ahAround?: string;
   /** Whether a stream goes through it, too, or only echo requests. */
   readonly stream: boolean;
 }
 
 const NATT_PORT = 4500;
+/** What the SPIs of the SAs around others have more, so that none is used twice. */
+const SPI_AROUND = 0x8000;
 
 export type CaseGiven = Partial<Omit<Case, 'id' | 'name'>>;
 
@@ -56,6 +60,7 @@ export function makeCase(id: number, given: CaseGiven): Case {
       .join(' '),
     one.protocol === 'ah' && one.outer === 4 ? `padded to ${one.ahAlignLen}` : '',
     one.esn ? 'esn' : '',
+    one.ahAround === undefined ? '' : `in ah ${one.ahAround}`,
   ];
   return { ...one, id, name: words.filter((word) => word !== '').join(' ') };
 }
@@ -107,18 +112,25 @@ export function saFrom(of: Case, from: Side): SaSpec {
   });
 }
 
+/** All SAs from one side to the other, the innermost first. */
+export function sasFrom(of: Case, from: Side): readonly SaSpec[] {
+  const main = saFrom(of, from);
+  if (of.ahAround === undefined) return [main];
+  const around = saFrom({ ...of, protocol: 'ah', mode: 'transport', auth: of.ahAround }, from);
+  return [main, { ...around, spi: around.spi + SPI_AROUND }];
+}
+
 /** Our policy for what we send, or for what comes. */
 export function policyOf(of: Case, direction: 'in' | 'out'): PolicySpec {
   const [from, to] = direction === 'out' ? (['us', 'peer'] as const) : (['peer', 'us'] as const);
   const ends = { src: outerAddress(of, from), dst: outerAddress(of, to) };
-  const rule = request({
-    protocol: of.protocol,
-    mode: of.mode,
-    level: 'unique',
-    reqid: of.id,
-    ...(of.mode === 'tunnel' ? ends : {}),
-  });
-  return policy(direction, innerAddress(of, from), innerAddress(of, to), { requests: [rule] });
+  const { protocol, mode, id: reqid } = of;
+  const level = 'unique' as const;
+  const requests = [
+    request({ protocol, mode, level, reqid, ...(mode === 'tunnel' ? ends : {}) }),
+    ...(of.ahAround === undefined ? [] : [request({ protocol: 'ah', level, reqid })]),
+  ];
+  return policy(direction, innerAddress(of, from), innerAddress(of, to), { requests });
 }
 
 /** Sequence numbers that go on where the cases say. */

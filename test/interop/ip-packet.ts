@@ -6,7 +6,10 @@ import * as ipv6 from '../../src/wire/ipv6.ts';
 
 const HOP_LIMIT = 64;
 
-/** An IP packet around an upper header whose checksum field is filled in here. `id`: the identification of an IPv4 header. */
+/**
+ * An IP packet around an upper header whose checksum field is filled in here. `id`: the
+ * identification of an IPv4 header.
+ */
 export function ipPacket(
   from: Address,
   to: Address,

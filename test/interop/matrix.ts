@@ -52,7 +52,10 @@ const AEADS: readonly CaseGiven[] = [
   { enc: 'chacha20-poly1305' },
 ];
 
-/** The algorithms that this project has and others may have: of cipher and MAC, each with one of the other kind. */
+/**
+ * The algorithms that this project has and others may have: of cipher and MAC, each with one of the
+ * other kind.
+ */
 export const ESP_ALGORITHMS: readonly CaseGiven[] = [
   ...CIPHERS.map((cipher) => ({ ...cipher, auth: 'hmac-sha256' })),
   ...MACS.map((auth) => ({ enc: 'aes-cbc', auth })),
@@ -81,7 +84,10 @@ export function makeMatrix(): readonly Case[] {
   return all;
 }
 
-/** The packet that a case protects: a datagram with some octets, of a length that differs from case to case. */
+/**
+ * The packet that a case protects: a datagram with some octets, of a length that differs from case
+ * to case.
+ */
 export function plainPacket(of: Case): Uint8Array {
   const data = plainData(of);
   const datagram = new Uint8Array(udp.HEADER_LEN + data.length);
@@ -91,11 +97,18 @@ export function plainPacket(of: Case): Uint8Array {
   return ipPacket(address(from), address(to), PROTO.UDP, datagram, of.id);
 }
 
+/**
+ * Letters, and some: programs that guess see this or that protocol in octets of all values, and in
+ * very short packets.
+ */
 export function plainData(of: Case): Uint8Array {
-  return Uint8Array.from({ length: 1 + (of.id % 97) }, (_, i) => i * 3 + of.id);
+  return Uint8Array.from({ length: 16 + (of.id % 97) }, (_, i) => 0x41 + ((i + of.id) % 26));
 }
 
-/** A host with one direction of a case: what goes out is sealed, what comes in opened, with the same SA. */
+/**
+ * A host with one direction of a case: what goes out is sealed, what comes in opened, with the same
+ * SA.
+ */
 export function rigOf(of: Case): Rig {
   const rig = new Rig({ buffers: 2, sequences: startingAfter([of]) });
   const sa = rig.sad.add(saFrom(of, 'us'), 'mature');

@@ -7,7 +7,10 @@ import { type Case, outerAddress, saFrom } from './case.ts';
 import { makeMatrix, open, plainPacket, rigOf, seal } from './matrix.ts';
 import { describeWithPeer, missingProgram } from './peer.ts';
 
-/** scapy opens what we seal, and we open what scapy seals. It is Debian's, and so is the Python that it belongs to. */
+/**
+ * scapy opens what we seal, and we open what scapy seals. It is Debian's, and so is the Python that
+ * it belongs to.
+ */
 
 const PYTHON = '/usr/bin/python3';
 
@@ -144,7 +147,10 @@ function isKnownToScapy(one: Case): boolean {
   return names.every((name) => name === undefined || SCAPY_NAME[name] !== undefined);
 }
 
-/** scapy 2.5.0 opens ESP in UDP over IPv6, but leaves the UDP header between the IPv6 header and the payload. */
+/**
+ * scapy 2.5.0 opens ESP in UDP over IPv6, but leaves the UDP header between the IPv6 header and the
+ * payload.
+ */
 function keepsUdpHeader(one: Case): boolean {
   return one.udp && one.mode === 'transport' && one.outer === 6;
 }

@@ -15,13 +15,17 @@ import { TcpClient } from './tcp-client.ts';
 const ANSWER_LIMIT_MS = 5_000;
 const FIRST_PORT = 40_000;
 
-/** What a conversation is known by when an answer comes: protocol, our address, and port or echo identifier. */
+/**
+ * What a conversation is known by when an answer comes: protocol, our address, and port or echo
+ * identifier.
+ */
 type Key = string;
 type Listener = (p: Uint8Array, cursor: Cursor) => void;
 
 /**
- * The local side of a host in tests: answers ICMP echo on every address, pings, asks by UDP, and sends streams by TCP. It is a
- * test tool: nothing is lost on the wires it is used on, so only TCP sends anything twice.
+ * The local side of a host in tests: answers ICMP echo on every address, pings, asks by UDP, and
+ * sends streams by TCP. It is a test tool: nothing is lost on the wires it is used on, so only TCP
+ * sends anything twice.
  */
 export class Stack {
   /** Checksums that were wrong, and other packets that nobody wanted: no test expects one. */
@@ -78,7 +82,10 @@ export class Stack {
     return answer;
   }
 
-  /** Sends a stream to a TCP port, ends it, and resolves to all that comes back until the peer ends its own. */
+  /**
+   * Sends a stream to a TCP port, ends it, and resolves to all that comes back until the peer ends
+   * its own.
+   */
   async stream(from: Address, to: Address, port: number, data: Uint8Array): Promise<Uint8Array> {
     const own = this.#nextNumber();
     const key = `${PROTO.TCP} ${toHex(from.bytes)} ${own}`;

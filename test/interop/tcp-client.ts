@@ -1,7 +1,9 @@
 import * as bytes from '../../src/wire/bytes.ts';
 import * as tcp from '../../src/wire/tcp.ts';
 
-/** Octets of data per segment: with every header that these tests put around it, still below 1500. */
+/**
+ * Octets of data per segment: with every header that these tests put around it, still below 1500.
+ */
 const SEGMENT_LEN = 1280;
 /** What we let the peer send at once; without window scaling (RFC 7323) no more than 65,535. */
 const WINDOW = 60_000;
@@ -12,8 +14,9 @@ const SEQ_MOD = 2 ** 32;
 const BASE = 1;
 
 /**
- * One TCP connection that sends a stream, ends it, and collects what comes back: a test tool, with what RFC 9293 needs for
- * that and no more. Segments out of order are thrown away, and after silence everything unacknowledged is sent again.
+ * One TCP connection that sends a stream, ends it, and collects what comes back: a test tool, with
+ * what RFC 9293 needs for that and no more. Segments out of order are thrown away, and after
+ * silence everything unacknowledged is sent again.
  */
 export class TcpClient {
   readonly #ports: readonly [number, number];
@@ -24,7 +27,10 @@ export class TcpClient {
   #resolve: (all: Uint8Array) => void = () => {};
   #reject: (why: Error) => void = () => {};
   #state: 'closed' | 'opening' | 'open' | 'over' = 'closed';
-  /** Octets of the stream that were sent, and acknowledged; the end of the stream counts as one more. */
+  /**
+   * Octets of the stream that were sent, and acknowledged; the end of the stream counts as one
+   * more.
+   */
   #sent = 0;
   #acked = 0;
   #peerWindow = 0;
@@ -120,7 +126,8 @@ export class TcpClient {
     const most = Math.min(SEGMENT_LEN, this.#peerSegmentLen);
     while (this.#sent < limit) {
       const len = Math.min(most, limit - this.#sent);
-      // A short segment in the middle of the stream is worth waiting for more window (RFC 9293 §3.8.6.2.1).
+      // A short segment in the middle of the stream is worth waiting for more window (RFC 9293
+      // §3.8.6.2.1).
       if (len < most && this.#sent + len < total && this.#sent > this.#acked) return;
       this.#segment(this.#sent, this.#data.subarray(this.#sent, this.#sent + len), 0);
       this.#sent += len;

@@ -21,7 +21,10 @@ import {
   tunnel,
 } from './rig.ts';
 
-/** Requests of every kind, near enough to good ones that many are accepted, whatever state they meet. */
+/**
+ * Requests of every kind, near enough to good ones that many are accepted, whatever state they
+ * meet.
+ */
 const small = fc.nat({ max: 4 });
 const address = fc.constantFrom(A, B, A6);
 const spi = fc.constantFrom(0, 255, 300, 301, 0x1001, 0xffff_ffff);

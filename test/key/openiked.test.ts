@@ -31,8 +31,8 @@ function host() {
 }
 
 /**
- * The program would use the SPI that our GETSPI gave it, not the one that another kernel gave it then: ours is put where it
- * sends theirs.
+ * The program would use the SPI that our GETSPI gave it, not the one that another kernel gave it
+ * then: ours is put where it sends theirs.
  */
 function replay(lines: readonly Line[]) {
   const { client, sad, spd } = host();

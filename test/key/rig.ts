@@ -18,7 +18,10 @@ import type {
   SaType,
 } from '../../src/wire/pfkey-message.ts';
 
-/** A key engine with its tables, a clock that stands still until told, and everything that it logged. */
+/**
+ * A key engine with its tables, a clock that stands still until told, and everything that it
+ * logged.
+ */
 export interface Rig {
   readonly env: Env;
   readonly sad: Sad;

@@ -20,6 +20,9 @@ export interface Libc {
   readonly fcntl: (fd: number, command: number, argument: number) => number;
   readonly socket: (domain: number, type: number, protocol: number) => number;
   readonly bind: (fd: number, name: Native, len: number) => number;
+  readonly listen: (fd: number, backlog: number) => number;
+  readonly accept4: (fd: number, name: Native, len: Native, flags: number) => number;
+  readonly recv: (fd: number, buffer: Native, len: number, flags: number) => number;
   readonly setsockopt: (
     fd: number,
     level: number,
@@ -119,6 +122,9 @@ function declare(koffi: typeof Koffi): Libc {
     fcntl: define('int fcntl(int fd, int command, int argument)'),
     socket: define('int socket(int domain, int type, int protocol)'),
     bind: define('int bind(int fd, uintptr_t name, uint32_t len)'),
+    listen: define('int listen(int fd, int backlog)'),
+    accept4: define('int accept4(int fd, uintptr_t name, uintptr_t len, int flags)'),
+    recv: define('long recv(int fd, uintptr_t buffer, size_t len, int flags)'),
     setsockopt: define(
       'int setsockopt(int fd, int level, int option, uintptr_t value, uint32_t len)',
     ),

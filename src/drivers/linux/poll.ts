@@ -7,6 +7,16 @@ export interface Watch {
   close(): void;
 }
 
+export interface EventWatch extends Watch {
+  /** What to wait for from now on. */
+  want(events: WatchedEvents): void;
+}
+
+export interface WatchedEvents {
+  readonly readable: boolean;
+  readonly writable: boolean;
+}
+
 /** Handles that are not referenced are collected, and then their callback never comes. */
 const watched = new Set<object>();
 
@@ -14,19 +24,19 @@ const watched = new Set<object>();
 const ERRORS_MAX = 16;
 
 /**
- * Calls `onReadable` from the event loop while the descriptor is readable (level-triggered). The
- * only user of koffi's poll, which is undocumented: its callback gets (status, events), whatever
- * its types say. Ends the process, by an exception that nobody catches, when `onReadable` throws or
- * the descriptor breaks: a TUN device that somebody has deleted.
+ * Calls `onReady` from the event loop while the descriptor is readable, or what `want` says
+ * (level-triggered). The only user of koffi's poll, which is undocumented: its callback gets
+ * (status, events), whatever its types say. Ends the process, by an exception that nobody catches,
+ * when `onReady` throws or the descriptor breaks: a TUN device that somebody has deleted.
  */
-export function watch(c: Libc, fd: number, onReadable: () => void): Watch {
-  const events = { readable: true };
+export function watch(c: Libc, fd: number, onReady: () => void): EventWatch {
+  let events: WatchedEvents = { readable: true, writable: false };
   let errors = 0;
   const callback = (status: unknown): void => {
     errors = typeof status === 'number' && status < 0 ? errors + 1 : 0;
     try {
       // Also after an error: reading takes it off a socket.
-      onReadable();
+      onReady();
       if (errors > ERRORS_MAX) throw new Error(`descriptor ${fd} cannot be read any more`);
     } catch (error) {
       // koffi would swallow it, and a host that goes on after a broken invariant leaks.
@@ -45,6 +55,14 @@ export function watch(c: Libc, fd: number, onReadable: () => void): Watch {
   };
   watched.add(handle);
   return {
+    want(next): void {
+      if (next.readable === events.readable && next.writable === events.writable) return;
+      events = next;
+      if (!watched.has(handle)) return;
+      // libuv takes "nothing" for an invalid argument.
+      if (next.readable || next.writable) handle.start(next, callback);
+      else handle.stop();
+    },
     close(): void {
       if (watched.delete(handle)) handle.close();
     },

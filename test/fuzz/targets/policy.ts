@@ -8,7 +8,10 @@ const text = new TextDecoder();
 /** What is printed can be read again, and means the same. */
 function run(input: Uint8Array): void {
   try {
-    const once = formatPolicy(parsePolicy(text.decode(input)), { ports: true });
+    const policy = parsePolicy(text.decode(input));
+    // A direction alone, which names a policy to delete, has no text of its own.
+    if (policy.priority === 0) return;
+    const once = formatPolicy(policy, { ports: true });
     must(formatPolicy(parsePolicy(once), { ports: true }) === once, 'printed and read again');
   } catch (error) {
     if (!(error instanceof KeyError)) throw error;

@@ -1,9 +1,11 @@
 """Seals and opens ESP and AH packets with scapy, as JSON from standard input asks.
 
-{"do": "open" or "seal", "cases": [CASE, ...]} gives {"version": TEXT, "results": [RESULT, ...]} in the same order.
-CASE: protocol ("esp", "ah"), spi, seq, seqHigh (null without ESN), tunnel (null, or the outer [source, destination]), udp,
-encryption and authentication (scapy's names, or null), encryptionKey and authenticationKey (hexadecimal), icvLen (octets),
-family (of `packet`), packet (hexadecimal: what is to be sealed or opened).
+{"do": "open" or "seal", "cases": [CASE, ...]} gives {"version": TEXT, "results": [RESULT, ...]},
+in the same order.
+CASE: protocol ("esp", "ah"), spi, seq, seqHigh (null without ESN), tunnel (null, or the outer
+[source, destination]), udp, encryption and authentication (scapy's names, or null), encryptionKey
+and authenticationKey (hexadecimal), icvLen (octets), family (of `packet`), packet (hexadecimal:
+what is to be sealed or opened).
 RESULT: {"packet": hexadecimal} or {"error": TEXT}.
 """
 
@@ -27,9 +29,11 @@ def association(case):
     options = {"spi": case["spi"], "seq_num": case["seq"]}
     if case["encryption"]:
         key = bytes.fromhex(case["encryptionKey"])
-        options.update(crypt_algo=case["encryption"], crypt_key=key or None, crypt_icv_size=case["icvLen"] or None)
+        options.update(crypt_algo=case["encryption"], crypt_key=key or None)
+        options.update(crypt_icv_size=case["icvLen"] or None)
     if case["authentication"]:
-        options.update(auth_algo=case["authentication"], auth_key=bytes.fromhex(case["authenticationKey"]))
+        key = bytes.fromhex(case["authenticationKey"])
+        options.update(auth_algo=case["authentication"], auth_key=key)
     if case["tunnel"]:
         source, destination = case["tunnel"]
         options["tunnel_header"] = (IPv6 if ":" in source else IP)(src=source, dst=destination)

@@ -23,6 +23,20 @@ export function makeCases(): readonly Case[] {
     add({ mode: 'tunnel', inner, outer, protocol: 'ah', auth: 'hmac-sha1' });
     add({ mode: 'tunnel', inner, outer, enc: 'aes-gcm-16', udp: true });
   }
+  for (const family of FAMILIES) {
+    for (const mode of MODES) {
+      const shape = { mode, inner: family, outer: family } as const;
+      add({ ...shape, enc: 'aes-gcm-16', ahAround: 'hmac-sha256', stream: true });
+    }
+  }
+  add({
+    mode: 'tunnel',
+    inner: 4,
+    outer: 6,
+    enc: 'aes-cbc',
+    auth: 'hmac-sha1',
+    ahAround: 'hmac-sha1',
+  });
   // The stream crosses the point where the high half of the sequence number becomes 1.
   const esn = { esn: true, lastSeq: 0xffff_fff0, stream: true } as const;
   add({ ...esn, enc: 'aes-gcm-16' });

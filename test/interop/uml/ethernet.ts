@@ -11,7 +11,8 @@ import { PROTO } from '../../../src/wire/protocol.ts';
 import type { Nic } from './uml.ts';
 
 /**
- * The other end of the guest's network card, as a link for IP packets: a wire with two hosts on it. Per datagram
+ * The other end of the guest's network card, as a link for IP packets: a wire with two hosts on it.
+ * Per datagram
  *
  *     L2TPv3 over UDP (RFC 3931 §4.1.2.1): flags and version 2, reserved 2, session 4
  *     Ethernet: destination 6, source 6, type 2; then the IP packet or ARP (RFC 826)
@@ -30,12 +31,16 @@ export interface EthernetLink extends Link {
   readonly nic: Nic;
 }
 
-/** Listens on a free port; `isOurs` says for which addresses ARP and neighbour discovery are answered. */
+/**
+ * Listens on a free port; `isOurs` says for which addresses ARP and neighbour discovery are
+ * answered.
+ */
 export async function openEthernet(
   isOurs: (address: Uint8Array) => boolean,
 ): Promise<EthernetLink> {
   const socket = await bound();
-  // Nothing can reserve a port for another program: a free one is found, and is free again when the kernel takes it.
+  // Nothing can reserve a port for another program: a free one is found, and is free again when the
+  // kernel takes it.
   const reserved = await bound();
   const kernelPort = reserved.address().port;
   reserved.close();
@@ -142,7 +147,10 @@ class Ethernet implements EthernetLink {
   }
 }
 
-/** A neighbour advertisement, solicited and overriding, with the option that holds our link-layer address. */
+/**
+ * A neighbour advertisement, solicited and overriding, with the option that holds our link-layer
+ * address.
+ */
 function advertisement(target: Uint8Array, to: Uint8Array): Uint8Array {
   const len = NEIGHBOR_LEN + 8;
   const p = new Uint8Array(ipv6.HEADER_LEN + len);

@@ -1,11 +1,16 @@
-"""The kernel's side of the tests: answers questions of the test by UDP, pings when asked, and echoes TCP streams.
+"""The kernel's side of the tests: answers the test by UDP, pings when asked, and echoes TCP streams.
 
 A question is a JSON object in a datagram to port 8100; the answer is one too:
-    {"do": "ping", "from": ADDRESS, "to": ADDRESS, "len": OCTETS}   {"ok": true} when the echo came back unaltered
-    {"do": "counters"}                                              {"counters": {NAME: NUMBER}} of /proc/net/xfrm_stat
-    {"do": "states"}                                                {"states": {SPI: PACKETS}} of all SAs
-    {"do": "quit"}                                                  {}, and then the guest is powered off
-A TCP connection to port 8101 gets, after the end of what it sent: its SHA-256 (32 octets), and then all of it.
+    {"do": "ping", "from": ADDRESS, "to": ADDRESS, "len": OCTETS}
+        {"ok": true} when the echo came back unaltered
+    {"do": "counters"}
+        {"counters": {NAME: NUMBER}} of /proc/net/xfrm_stat
+    {"do": "states"}
+        {"states": {SPI: PACKETS}} of all SAs
+    {"do": "quit"}
+        {}, and then the guest is powered off
+A TCP connection to port 8101 gets, after the end of what it sent: its SHA-256 (32 octets), and then
+all of it.
 """
 
 import hashlib
@@ -68,7 +73,8 @@ def ping(source, destination, length, ident):
         while (left := end - time.monotonic()) > 0 and select.select([s], [], [], left)[0]:
             packet, sender = s.recvfrom(65536)
             message = packet if six else packet[(packet[0] & 15) * 4 :]
-            if message[0] == (129 if six else 0) and message[4:] == rest and sender[0] == destination:
+            is_reply = message[0] == (129 if six else 0) and sender[0] == destination
+            if is_reply and message[4:] == rest:
                 return True
     return False
 
@@ -80,7 +86,8 @@ def counters():
 
 def states():
     text = subprocess.run(["ip", "-s", "xfrm", "state"], stdout=subprocess.PIPE, text=True).stdout
-    found = re.findall(r"spi (0x[0-9a-f]+).*?lifetime current:\s*\d+\(bytes\), (\d+)\(packets\)", text, re.DOTALL)
+    pattern = r"spi (0x[0-9a-f]+).*?lifetime current:\s*\d+\(bytes\), (\d+)\(packets\)"
+    found = re.findall(pattern, text, re.DOTALL)
     return {str(int(spi, 16)): int(packets) for spi, packets in found}
 
 

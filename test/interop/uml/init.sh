@@ -1,9 +1,10 @@
 #!/bin/bash
-# The guest's first process. The host's whole file system is the guest's root, read-only; this puts a writable layer in memory
-# over it, so that the guest has the host's programs and nothing that it writes outlives it, and runs the guest script there.
+# The guest's first process. The host's whole file system is the guest's root, read-only; this puts
+# a writable layer in memory over it, so that the guest has the host's programs and nothing that it
+# writes outlives it, and runs the guest script there.
 #
-# From the kernel's command line: UML_FOLDER (see fetch.sh), UML_SHARE (a folder of the host that both sides write to, /share
-# in the guest) and UML_SCRIPT.
+# From the kernel's command line: UML_FOLDER (see fetch.sh), UML_SHARE (a folder of the host that
+# both sides write to, /share in the guest) and UML_SCRIPT.
 mount -t proc proc /proc
 for word in $(</proc/cmdline); do
   case $word in UML_*=*) export "${word?}" ;; esac
@@ -36,7 +37,8 @@ done
 mount --bind "$modules" $new/lib/modules
 mount -t hostfs none -o "$UML_SHARE" $new/share || power_off
 
-# The kernel starts its modprobe in the first root, where /lib/modules is the host's: so this one goes into the new root first.
+# The kernel starts its modprobe in the first root, where /lib/modules is the host's: so this one
+# goes into the new root first.
 printf '#!/bin/sh\nexec %s chroot %s %s modprobe "$@"\n' "$busybox" $new "$busybox" >/run/modprobe
 chmod +x /run/modprobe
 echo /run/modprobe >/proc/sys/kernel/modprobe

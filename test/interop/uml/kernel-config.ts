@@ -6,7 +6,7 @@ import {
 } from '../../../src/crypto/algorithms.ts';
 import type { SaSpec } from '../../../src/sad/sa.ts';
 import { toHex } from '../../../src/wire/bytes.ts';
-import { type Case, innerAddress, outerAddress, type Side, saFrom } from '../case.ts';
+import { type Case, innerAddress, outerAddress, type Side, sasFrom } from '../case.ts';
 
 export const CONTROL = { us: '10.80.0.1', kernel: '10.80.0.2', port: 8100 } as const;
 export const STREAM_PORT = 8101;
@@ -40,15 +40,16 @@ const KERNEL_NAME: Readonly<Record<string, string>> = {
 /** The guest's whole network, as lines for `ip -batch`. */
 export function setupLines(cases: readonly Case[]): string {
   const lines = [
-    // The address that IPv6 would make by itself is not needed, and looking for a duplicate of it takes a second.
+    // The address that IPv6 would make by itself is not needed, and looking for a duplicate of it
+    // takes a second.
     'link set vec0 addrgenmode none',
     'link set vec0 up',
     `addr add ${CONTROL.kernel}/24 dev vec0`,
     'addr add fe80::2/64 dev vec0 nodad',
     'route add 10.81.0.0/16 dev vec0',
     'route add 10.82.0.0/16 dev vec0',
-    // Behind a router that is us, too: Linux would demand protection of a neighbour's advertisements as well, if the policies
-    // were about the neighbour.
+    // Behind a router that is us, too: Linux would demand protection of a neighbour's
+    // advertisements as well, if the policies were about the neighbour.
     `route add fd00::/8 via ${OUR_LINK_LOCAL} dev vec0`,
     // ESP in UDP is judged a second time at its socket, as the UDP datagram that it is.
     ...['0.0.0.0/0', '::/0'].map(
@@ -66,18 +67,18 @@ function caseLines(of: Case): string[] {
         ? `addr add ${address}/128 dev vec0 nodad`
         : `addr add ${address}/32 dev vec0`,
     ),
-    stateLine(of, 'us'),
-    stateLine(of, 'peer'),
+    ...sasFrom(of, 'us').map((spec) => stateLine(of, spec, 'us')),
+    ...sasFrom(of, 'peer').map((spec) => stateLine(of, spec, 'peer')),
     policyLine(of, 'us'),
     policyLine(of, 'peer'),
   ];
 }
 
-function stateLine(of: Case, from: Side): string {
-  const spec = saFrom(of, from);
+function stateLine(of: Case, spec: SaSpec, from: Side): string {
   const flags = [
     spec.esn ? 'esn' : '',
-    // Linux pads AH to 64 bits on IPv4, too, and refuses the 32 of RFC 4302 §3.3.3.2.1, unless told.
+    // Linux pads AH to 64 bits on IPv4, too, and refuses the 32 of RFC 4302 §3.3.3.2.1, unless
+    // told.
     spec.protocol === 'ah' && of.outer === 4 && spec.ahAlignLen === 4 ? 'align4' : '',
     of.inner === of.outer ? '' : 'af-unspec',
   ].filter((flag) => flag !== '');
@@ -88,7 +89,7 @@ function stateLine(of: Case, from: Side): string {
     spec.esn ? sequenceWords(of.lastSeq, from) : '',
     flags.length === 0 ? '' : `flag ${flags.join(' ')}`,
     algorithmWords(spec),
-    of.udp ? `encap espinudp 4500 4500 ${of.outer === 4 ? '0.0.0.0' : '::'}` : '',
+    spec.encapsulation ? `encap espinudp 4500 4500 ${of.outer === 4 ? '0.0.0.0' : '::'}` : '',
   ].join(' ');
 }
 
@@ -118,7 +119,12 @@ function policyLine(of: Case, from: Side): string {
   return [
     `xfrm policy add src ${innerAddress(of, from)} dst ${innerAddress(of, to)}`,
     `dir ${from === 'us' ? 'in' : 'out'} priority 100`,
-    `tmpl ${of.mode === 'tunnel' ? ends : ''} proto ${of.protocol} reqid ${of.id} mode ${of.mode}`,
+    // Also for transport mode behind a tunnel: it is by these addresses that Linux knows the
+    // family.
+    ...sasFrom(of, from).map(
+      ({ protocol, reqid, mode }) =>
+        `tmpl ${of.mode === 'tunnel' ? ends : ''} proto ${protocol} reqid ${reqid} mode ${mode}`,
+    ),
   ].join(' ');
 }
 

@@ -9,7 +9,7 @@ import { Spd } from '../../../src/spd/spd.ts';
 import { u8 } from '../../../src/wire/bytes.ts';
 import { Cursor, decode } from '../../../src/wire/cursor.ts';
 import { type Packet, packetFrom } from '../../../src/wire/packet.ts';
-import { type Case, policyOf, saFrom, startingAfter } from '../case.ts';
+import { type Case, policyOf, sasFrom, startingAfter } from '../case.ts';
 import { Stack } from '../stack.ts';
 import { type EthernetLink, openEthernet } from './ethernet.ts';
 import { CONTROL, setupLines } from './kernel-config.ts';
@@ -23,12 +23,21 @@ export interface KernelPeer {
   readonly release: string;
   /** Which protocols went over the wire from or to an address of ours. */
   seen(ours: string): readonly number[];
+  /** Copies of the newest whole packets that went over the wire from, and to, an address of ours. */
+  newest(ours: string): Newest;
+  /** Puts a packet on the wire as it is. */
+  inject(packet: Uint8Array): void;
   /** Asks the program in the guest; see guest.py. */
   ask(question: Readonly<Record<string, unknown>>): Promise<Record<string, unknown>>;
   /** Powers the guest off; resolves to its exit status. */
   quit(): Promise<number>;
   /** Ends everything, whatever its state. */
   stop(): Promise<void>;
+}
+
+export interface Newest {
+  readonly sent: Uint8Array;
+  readonly received: Uint8Array;
 }
 
 /** Boots the kernel, and gives both sides the SAs and policies of the cases. */
@@ -69,6 +78,8 @@ function peerOf(
     release,
     ask,
     seen: (ours) => wire.seen(ours),
+    newest: (ours) => wire.newest(ours),
+    inject: (packet) => link.send([packetFrom(packet)], 1),
     async quit() {
       await ask({ do: 'quit' });
       return uml.ended;
@@ -89,9 +100,11 @@ function ourHost(cases: readonly Case[], link: EthernetLink, stack: Stack, wire:
   const sad = new Sad({ ...env, sequences: startingAfter(cases) });
   const spd = new Spd({ clock: env.clock });
   for (const one of cases) {
-    sad.add(saFrom(one, 'us'), 'mature');
-    const inbound = sad.add(saFrom(one, 'peer'), 'mature');
-    if (one.lastSeq > 0) inbound.replay.startAt(one.lastSeq);
+    for (const spec of sasFrom(one, 'us')) sad.add(spec, 'mature');
+    for (const spec of sasFrom(one, 'peer')) {
+      const sa = sad.add(spec, 'mature');
+      if (one.lastSeq > 0) sa.replay.startAt(one.lastSeq);
+    }
     spd.add(policyOf(one, 'out'));
     spd.add(policyOf(one, 'in'));
   }
@@ -113,9 +126,10 @@ function ourHost(cases: readonly Case[], link: EthernetLink, stack: Stack, wire:
   return host;
 }
 
-/** Which protocols each of our addresses was seen with on the wire. */
+/** What each of our addresses was seen with on the wire. */
 class Wire {
   readonly #seen = new Map<string, Set<number>>();
+  readonly #newest = { srcAt: new Map<string, Uint8Array>(), dstAt: new Map<string, Uint8Array>() };
   readonly #cursor = new Cursor();
 
   note(packets: readonly Packet[], count: number, ours: 'srcAt' | 'dstAt'): void {
@@ -128,10 +142,17 @@ class Wire {
       // Of a later fragment only its own header says what it belongs to.
       protocols.add(u8(bytes, cursor.protocolAt));
       this.#seen.set(key, protocols);
+      if (!cursor.isFragment) this.#newest[ours].set(key, packets[i]!.copy());
     }
   }
 
   seen(ours: string): readonly number[] {
     return [...(this.#seen.get(ours) ?? [])];
+  }
+
+  newest(ours: string): Newest {
+    const [sent, received] = [this.#newest.srcAt.get(ours), this.#newest.dstAt.get(ours)];
+    if (sent === undefined || received === undefined) throw new Error(`nothing seen of ${ours}`);
+    return { sent, received };
   }
 }

@@ -5,7 +5,10 @@ import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The network card of the guest: each Ethernet frame is one datagram of L2TPv3 (RFC 3931 §4.1.2) on loopback. */
+/**
+ * The network card of the guest: each Ethernet frame is one datagram of L2TPv3 (RFC 3931 §4.1.2) on
+ * loopback.
+ */
 export interface Nic {
   readonly mac: string;
   /** UDP ports on 127.0.0.1: where the kernel listens, and where it sends to. */
@@ -17,7 +20,10 @@ export interface Nic {
 }
 
 export interface UmlOptions {
-  /** Run by the guest's root with bash; it may use whatever is beside it, and the programs of this machine. */
+  /**
+   * Run by the guest's root with bash; it may use whatever is beside it, and the programs of this
+   * machine.
+   */
   readonly script: string;
   readonly nic: Nic;
   /** Put into the guest's /share before it boots: name to contents. */
@@ -26,7 +32,10 @@ export interface UmlOptions {
 
 /** A Linux kernel that runs as a program of ours, until `stop`. */
 export interface Uml {
-  /** Resolves when the guest has made /share/`name`, to its contents; rejects when the guest ended before. */
+  /**
+   * Resolves when the guest has made /share/`name`, to its contents; rejects when it ended before,
+   * or took too long.
+   */
   file(name: string): Promise<string>;
   /** Resolves to the exit status of the guest's script; -1: it was killed. */
   readonly ended: Promise<number>;
@@ -35,6 +44,9 @@ export interface Uml {
   /** Kills what is left, and removes the files. */
   stop(): Promise<void>;
 }
+
+/** Twenty times what a boot takes. */
+const FILE_LIMIT_MS = 60_000;
 
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 
@@ -81,23 +93,31 @@ function running(child: ChildProcess, share: string): Uml {
   });
   const output = () => said.join('');
   let isOver = false;
+  const atExit = () => killGroup(child);
+  process.once('exit', atExit);
   const marked = ended.then(() => {
     isOver = true;
+    process.off('exit', atExit);
   });
   return {
     ended,
     output,
     async file(name) {
       const path = join(share, name);
-      // Changes that the guest makes through hostfs are seen by looking; 20 ms is little beside a boot of seconds.
+      const limitMs = performance.now() + FILE_LIMIT_MS;
+      // Changes that the guest makes through hostfs are seen by looking; 20 ms is little beside a
+      // boot of seconds.
       while (!existsSync(path)) {
-        if (isOver) throw new Error(`the guest ended without making ${name}:\n${output()}`);
+        if (isOver || performance.now() > limitMs) {
+          const how = isOver ? 'ended' : 'runs';
+          throw new Error(`the guest ${how} and has not made ${name}:\n${output()}`);
+        }
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
       return readFileSync(path, 'utf8');
     },
     async stop() {
-      killGroup(child);
+      if (!isOver) killGroup(child);
       await marked;
       rmSync(share, { recursive: true, force: true });
     },
