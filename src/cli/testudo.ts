@@ -1,24 +1,8 @@
 #!/usr/bin/env node
-import { Command } from 'commander';
-import { version } from '../version.ts';
-import { demoCommand } from './demo.ts';
-import { downCommand } from './down.ts';
-import { pingCommand } from './ping.ts';
-import { statusCommand } from './status.ts';
-import { upCommand } from './up.ts';
-
-const program = new Command('testudo')
-  .description('IPsec that runs anywhere Node.js runs')
-  .version(version)
-  .showHelpAfterError('(testudo help COMMAND shows what it takes)')
-  .addCommand(upCommand())
-  .addCommand(downCommand())
-  .addCommand(statusCommand())
-  .addCommand(pingCommand())
-  .addCommand(demoCommand());
+import { testudo } from './commands.ts';
 
 try {
-  await program.parseAsync();
+  await testudo().parseAsync();
 } catch (error) {
   process.stderr.write(`testudo: ${error instanceof Error ? error.message : String(error)}\n`);
   process.exitCode = 1;

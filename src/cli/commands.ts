@@ -1,0 +1,20 @@
+import { Command } from 'commander';
+import { version } from '../version.ts';
+import { demoCommand } from './demo.ts';
+import { downCommand } from './down.ts';
+import { pingCommand } from './ping.ts';
+import { statusCommand } from './status.ts';
+import { upCommand } from './up.ts';
+
+/** The program `testudo` with all its commands. */
+export function testudo(): Command {
+  return new Command('testudo')
+    .description('IPsec that runs anywhere Node.js runs')
+    .version(version)
+    .showHelpAfterError('(testudo help COMMAND shows what it takes)')
+    .addCommand(upCommand())
+    .addCommand(downCommand())
+    .addCommand(statusCommand())
+    .addCommand(pingCommand())
+    .addCommand(demoCommand());
+}
