@@ -75,11 +75,6 @@ export const DROPS = {
     'polvio',
     'came through an SA whose policy does not cover it',
   ),
-  'fragment-ports-unknown': row(
-    'both',
-    'polvio',
-    'a fragment without ports, and policies that need ports',
-  ),
   // going out
   'no-sa': row('out', 'nosa', 'the policy demands an SA and there is none yet'),
   'sequence-exhausted': row(

@@ -10,7 +10,10 @@ export interface TunOptions extends Omit<AttachOptions, 'mtu'> {
 
 const IPV6_MTU_MIN = 1280;
 
-/** A host on the real network of this machine (Linux, root): see `drivers/linux/attachment.ts` for what is set and undone. */
+/**
+ * A host on the real network of this machine (Linux, root): see `drivers/linux/attachment.ts` for
+ * what is set and undone.
+ */
 export function attachTun(options: TunOptions): HostAttachment {
   const attachment = attach(options);
   const { rawIp, encapPort } = options;
@@ -23,10 +26,12 @@ export function attachTun(options: TunOptions): HostAttachment {
     wire: attachment.wire,
     local: attachment.local,
     inspect: attachment.inspect,
+    mark: options.mark,
     get wireMtu() {
       return attachment.wireMtu;
     },
     addresses: localAddresses,
+    sharePorts: (ports) => attachment.sharePorts(ports),
     divert: (diversion) => attachment.setDiversion(diversion),
     setOverhead(octets) {
       if (options.mtu === 'auto')

@@ -14,8 +14,8 @@ export interface UserAttachment extends HostAttachment {
 }
 
 /**
- * A host in user space: ESP travels in UDP through ordinary sockets, and the local side is `Inet`. Nothing of the machine is
- * changed, and no privilege is needed.
+ * A host in user space: ESP travels in UDP through ordinary sockets, and the local side is `Inet`.
+ * Nothing of the machine is changed, and no privilege is needed.
  */
 export async function attachUser(
   addresses: readonly Address[],

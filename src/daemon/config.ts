@@ -9,7 +9,10 @@ import { hostNames, type Resolver } from '../setkey/resolver.ts';
 import type { Statement } from '../setkey/statement.ts';
 import type { Message } from '../wire/pfkey-message.ts';
 
-/** A setkey file, read, understood and with all its names looked up: nothing about it is left to ask. */
+/**
+ * A setkey file, read, understood and with all its names looked up: nothing about it is left to
+ * ask.
+ */
 export interface Config {
   readonly file: string;
   readonly messages: readonly { readonly place: Place; readonly message: Message }[];
@@ -26,12 +29,18 @@ export class ConfigError extends Error {
   }
 }
 
-/** Looks names up beforehand: once packets are diverted, the name server may be behind the very policy being set up. */
+/**
+ * Looks names up beforehand: once packets are diverted, the name server may be behind the very
+ * policy being set up.
+ */
 export type NameResolver = (
   names: readonly { readonly name: string; readonly family: Family | undefined }[],
 ) => Promise<Resolver>;
 
-/** Reads a setkey file for a host to apply. Throws ConfigError for mistakes, Error when it cannot be read. */
+/**
+ * Reads a setkey file for a host to apply. Throws ConfigError for mistakes, Error when it cannot be
+ * read.
+ */
 export async function readConfig(file: string, resolve: NameResolver): Promise<Config> {
   return parseConfig(await readFile(file, 'utf8'), file, resolve);
 }
@@ -62,7 +71,10 @@ export async function parseConfig(
   return { file, messages };
 }
 
-/** Applies a file to an engine, entry by entry. Throws ConfigError with every entry that was refused; the others are in. */
+/**
+ * Applies a file to an engine, entry by entry. Throws ConfigError with every entry that was
+ * refused; the others are in.
+ */
 export function applyConfig(engine: KeyEngine, config: Config): void {
   const refusals = applyMessages(
     engine,

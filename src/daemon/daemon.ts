@@ -4,7 +4,7 @@ import { nodeCrypto } from '../crypto/node-provider.ts';
 import { type Diversion, NO_DIVERSION } from '../drivers/linux/diversion.ts';
 import type { Events } from '../engine/core.ts';
 import { Host } from '../engine/host.ts';
-import { overheadMax } from '../engine/overhead.ts';
+import { Overhead } from '../engine/overhead.ts';
 import { defaultSettings, type Settings } from '../engine/settings.ts';
 import { KeyEngine } from '../key/engine.ts';
 import { type StageResult, stage } from '../key/stage.ts';
@@ -16,7 +16,10 @@ import { applyConfig, type Config } from './config.ts';
 import type { ControlServer } from './control-server.ts';
 import { diversionOf, sameDiversion, unionOf, unreachablePolicies } from './diversion.ts';
 
-/** The longest the timer sleeps: something new may be due earlier than what was known when it was set. */
+/**
+ * The longest the timer sleeps: something new may be due earlier than what was known when it was
+ * set.
+ */
 const TICK_MS = 1000;
 
 export interface DaemonOptions {
@@ -27,8 +30,9 @@ export interface DaemonOptions {
 }
 
 /**
- * A host with everything that makes it run: databases, key engine, packet engine, one timer, and from `attach` on a machine
- * around it. Knows nothing of sockets for programs; `pfkey-server` and `control` are set on top.
+ * A host with everything that makes it run: databases, key engine, packet engine, one timer, and
+ * from `attach` on a machine around it. Knows nothing of sockets for programs; `pfkey-server` and
+ * `control` are set on top.
  */
 export class Daemon {
   readonly env: Env;
@@ -44,7 +48,9 @@ export class Daemon {
   #diversion: Diversion = NO_DIVERSION;
   #policiesSeen = 0;
   #sasSeen = 0;
+  readonly #overhead: Overhead;
   #timer: NodeJS.Timeout | undefined;
+  #sharedPorts: readonly number[] = [];
 
   constructor(options: DaemonOptions) {
     const { env, allowLegacy, sequences } = options;
@@ -58,6 +64,7 @@ export class Daemon {
       expired: (sa, limit) => this.keys.expired(sa, limit),
     });
     this.spd = new Spd({ clock, expired: (policy) => this.keys.policyExpired(policy) });
+    this.#overhead = new Overhead(this.spd, this.sad);
     this.keys = new KeyEngine({
       env,
       sad: this.sad,
@@ -80,7 +87,10 @@ export class Daemon {
     return this.#attachment!;
   }
 
-  /** Connects the host to its links and lets packets flow. Call it when the first policies are in place. */
+  /**
+   * Connects the host to its links and lets packets flow. Call it when the first policies are in
+   * place.
+   */
   attach(attachment: HostAttachment): void {
     const { wire, local, inspect, wireMtu } = attachment;
     this.#attachment = attachment;
@@ -103,8 +113,8 @@ export class Daemon {
   }
 
   /**
-   * Brings the machine in line with the databases: which packets are diverted to us, and how much room they leave. Called
-   * after every request; does nothing when nothing changed that matters.
+   * Brings the machine in line with the databases: which packets are diverted to us, and how much
+   * room they leave. Called after every request; does nothing when nothing changed that matters.
    */
   sync(): void {
     const attachment = this.#attachment;
@@ -119,7 +129,28 @@ export class Daemon {
     }
     this.#policiesSeen = this.spd.generation;
     this.#sasSeen = this.sad.generation;
-    attachment.setOverhead(overheadMax(this.spd, this.sad));
+    attachment.setOverhead(this.#overhead.most);
+  }
+
+  /**
+   * ESP in UDP to these ports of programs is ours from now on, besides what comes to the host's own
+   * ports. Throws KeyError where that cannot be; then it is as before.
+   */
+  shareEncapsulation(ports: readonly number[]): void {
+    const { attachment } = this;
+    if (!attachment.sharePorts) {
+      throw new KeyError('EOPNOTSUPP', 'a host in user space does not share ports with programs');
+    }
+    try {
+      attachment.sharePorts(ports);
+    } catch (error) {
+      throw new KeyError('EIO', `the machine did not follow: ${String(error)}`);
+    }
+    const own = this.settings.encapsulationPorts.filter(
+      (port) => !this.#sharedPorts.includes(port),
+    );
+    this.#sharedPorts = ports;
+    this.settings.encapsulationPorts = [...own, ...ports];
   }
 
   /** Devices or addresses changed: routes follow, and the MTU. */
@@ -133,8 +164,9 @@ export class Daemon {
   }
 
   /**
-   * Replaces what the configuration file made by what it says now, in one step. Throws ConfigError, and changes nothing, when
-   * any entry is refused. What the old and the new file protect is diverted all the time.
+   * Replaces what the configuration file made by what it says now, in one step. Throws ConfigError,
+   * and changes nothing, when any entry is refused. What the old and the new file protect is
+   * diverted all the time.
    */
   reload(config: Config): StageResult {
     const staged = stage(this.keys);

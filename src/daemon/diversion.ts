@@ -4,8 +4,9 @@ import { describeSelector, type Policy } from '../spd/policy.ts';
 import type { Spd } from '../spd/spd.ts';
 
 /**
- * Which packets of the machine have to go through the engine, so that every policy is kept: the destinations of `out` policies
- * and the pairs of `in` policies. What a policy lets pass is not diverted, unless it lies inside of something that is.
+ * Which packets of the machine have to go through the engine, so that every policy is kept: the
+ * destinations of `out` policies and the pairs of `in` policies. What a policy lets pass is not
+ * diverted, unless it lies inside of something that is.
  */
 export function diversionOf(spd: Spd, locals: readonly Address[], all: boolean): Diversion {
   const out = new Map<string, OutDiversion>();
@@ -26,7 +27,10 @@ export function diversionOf(spd: Spd, locals: readonly Address[], all: boolean):
   return { out: [...out.values()], in: [...within.values()], all };
 }
 
-/** Policies that a host on a real network cannot keep: what a machine sends to itself never leaves the kernel. */
+/**
+ * Policies that a host on a real network cannot keep: what a machine sends to itself never leaves
+ * the kernel.
+ */
 export function unreachablePolicies(spd: Spd): string[] {
   return [...spd.list('out'), ...spd.list('in')]
     .filter((policy) => policy.type !== 'none' && namesLoopback(policy))

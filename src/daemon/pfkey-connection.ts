@@ -1,134 +1,87 @@
-import type { Socket } from 'node:net';
 import { ERRNO } from '../base/errno.ts';
 import { KeyError } from '../base/error.ts';
 import type { KeyClient } from '../key/client.ts';
 import type { KeyEngine, KeySession } from '../key/engine.ts';
-import { decode, decodeHeader, encode, errorReply, messageLength } from '../wire/pfkey.ts';
+import { decode, decodeHeader, encode, errorReply } from '../wire/pfkey.ts';
 import type { Dialect, Message } from '../wire/pfkey-message.ts';
 
-/** A longer message is no request of ours, and a client that sends one is not speaking PF_KEY. */
-const REQUEST_LEN_MAX = 65_536;
-/**
- * Octets that may wait for a client. A dump stops above the first, requests above the second,
- * notices above the third.
- */
+/** Octets that may wait for a program. A dump stops above the first, requests above the second. */
 const DUMP_QUEUE_LEN = 65_536;
 const REPLY_QUEUE_LEN = 262_144;
-const NOTICE_QUEUE_LEN = 1_048_576;
+
+/** The way to a program: what is written arrives whole and in order, unless the program ends. */
+export interface PfkeyOutlet {
+  readonly isClosed: boolean;
+  /** Octets that wait here because the program has not read what came before. */
+  readonly waiting: number;
+  /** While more octets wait, notices are dropped. */
+  readonly noticeQueueLen: number;
+  write(octets: Uint8Array): void;
+}
 
 /**
- * One program on the PF_KEY socket: octets in, messages to the engine, messages out. A program that
- * does not read is not read from either once its replies pile up, its dumps wait, and notices for
- * it are dropped and counted.
+ * One program on a PF_KEY socket of any kind: whole requests in, messages to the engine, messages
+ * out. A program that does not read is not to be read from either once its replies pile up, its
+ * dumps wait, and notices for it are dropped and counted.
  */
 export class PfkeyConnection implements KeyClient {
   readonly origin = 'client';
   readonly dialect: Dialect;
   droppedNotices = 0;
 
-  readonly #socket: Socket;
+  readonly #outlet: PfkeyOutlet;
   readonly #session: KeySession;
-  readonly #broken: (why: string) => void;
-  #unread: Uint8Array = new Uint8Array(0);
   #dump: Iterator<Message> | undefined;
-  #hasEnded = false;
 
-  /** `broken` is told why a connection is given up because of what it sent. */
-  constructor(socket: Socket, engine: KeyEngine, dialect: Dialect, broken: (why: string) => void) {
-    this.#socket = socket;
+  constructor(outlet: PfkeyOutlet, engine: KeyEngine, dialect: Dialect) {
+    this.#outlet = outlet;
     this.dialect = dialect;
-    this.#broken = broken;
     this.#session = engine.connect(this);
-    socket.on('data', (chunk: Uint8Array) => this.#arrived(chunk));
-    socket.on('drain', () => this.#goOn());
-    socket.on('end', () => {
-      this.#hasEnded = true;
-      this.#goOn();
-    });
-    socket.on('close', () => this.#closed());
-    // What a client does to its end is its business; `close` follows.
-    socket.on('error', () => undefined);
+  }
+
+  /** Whether the program has to read before its next request is handled. */
+  get mustWait(): boolean {
+    return this.#dump !== undefined || this.#outlet.waiting > REPLY_QUEUE_LEN;
   }
 
   deliver(message: Message, kind: 'reply' | 'notice'): void {
-    if (this.#socket.destroyed || this.#socket.writableEnded) return;
-    if (kind === 'notice' && this.#socket.writableLength > NOTICE_QUEUE_LEN) {
+    if (this.#outlet.isClosed) return;
+    if (kind === 'notice' && this.#outlet.waiting > this.#outlet.noticeQueueLen) {
       this.droppedNotices++;
       return;
     }
     const octets = this.#encode(message, kind);
-    if (octets) this.#socket.write(octets);
+    if (octets) this.#outlet.write(octets);
   }
 
   deliverDump(entries: Iterator<Message>): void {
-    // `#goOn`, which has called the engine, sends it.
+    // `handle`, which has called the engine, sends it.
     this.#dump = entries;
   }
 
-  #arrived(chunk: Uint8Array): void {
-    const before = this.#unread;
-    this.#unread = new Uint8Array(before.length + chunk.length);
-    this.#unread.set(before, 0);
-    this.#unread.set(chunk, before.length);
-    // There may be keys in it.
-    before.fill(0);
-    chunk.fill(0);
-    this.#goOn();
-  }
-
-  /**
-   * Does what can be done now: first the rest of a dump, then requests, as long as the client reads
-   * what it asked for.
-   */
-  #goOn(): void {
-    if (this.#socket.destroyed) return;
-    this.#sendDump();
-    while (!this.#mustWait()) {
-      const request = this.#nextRequest();
-      if (!request) break;
-      this.#handle(request);
-      request.fill(0);
-      this.#sendDump();
-    }
-    if (this.#mustWait()) this.#socket.pause();
-    else if (this.#hasEnded) this.#socket.end();
-    else this.#socket.resume();
-  }
-
-  #mustWait(): boolean {
-    return this.#dump !== undefined || this.#socket.writableLength > REPLY_QUEUE_LEN;
-  }
-
-  #sendDump(): void {
-    while (this.#dump && this.#socket.writableLength < DUMP_QUEUE_LEN) {
+  /** Sends more of a dump, as much as there is room for. */
+  goOn(): void {
+    while (this.#dump && !this.#outlet.isClosed && this.#outlet.waiting < DUMP_QUEUE_LEN) {
       const next = this.#dump.next();
       if (next.done) this.#dump = undefined;
       else this.deliver(next.value, 'reply');
     }
   }
 
-  /** The octets of one whole message, or undefined while there are not enough, or never will be. */
-  #nextRequest(): Uint8Array | undefined {
-    let length: number | undefined;
-    try {
-      length = messageLength(this.#unread);
-    } catch (error) {
-      if (!(error instanceof KeyError)) throw error;
-      this.#giveUp(error.message);
-      return undefined;
-    }
-    if (length === undefined) return undefined;
-    if (length > REQUEST_LEN_MAX) {
-      this.#giveUp(`a message of ${length} octets, at most ${REQUEST_LEN_MAX} are taken`);
-      return undefined;
-    }
-    if (this.#unread.length < length) return undefined;
-    const request = this.#unread.subarray(0, length);
-    this.#unread = this.#unread.subarray(length);
-    return request;
+  /** Handles one whole message, and wipes it, since there may be keys in it. */
+  handle(request: Uint8Array): void {
+    this.#answer(request);
+    request.fill(0);
+    this.goOn();
   }
 
-  #handle(request: Uint8Array): void {
+  close(): void {
+    this.#dump?.return?.();
+    this.#dump = undefined;
+    this.#session.close();
+  }
+
+  #answer(request: Uint8Array): void {
     let message: Message;
     try {
       message = decode(request, this.dialect);
@@ -136,7 +89,7 @@ export class PfkeyConnection implements KeyClient {
       if (!(error instanceof KeyError)) throw error;
       const { pid, seq } = decodeHeader(request);
       this.#session.refused(pid, seq, error);
-      this.#socket.write(errorReply(request, ERRNO[error.errno]));
+      this.#outlet.write(errorReply(request, ERRNO[error.errno]));
       return;
     }
     this.#session.request(message);
@@ -161,17 +114,5 @@ export class PfkeyConnection implements KeyClient {
       this.#session.refused(message.pid, message.seq, error);
       return encode({ ...message, errno: ERRNO[error.errno], extensions: [] }, this.dialect);
     }
-  }
-
-  #giveUp(why: string): void {
-    this.#broken(why);
-    this.#socket.destroy();
-  }
-
-  #closed(): void {
-    this.#dump?.return?.();
-    this.#dump = undefined;
-    this.#unread.fill(0);
-    this.#session.close();
   }
 }

@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { Log } from '../base/env.ts';
 import type { KeyEngine } from '../key/engine.ts';
 import type { Dialect } from '../wire/pfkey-message.ts';
-import { PfkeyConnection } from './pfkey-connection.ts';
+import { PfkeyStream } from './pfkey-stream.ts';
 import { listenPrivately } from './private-socket.ts';
 
 const CLIENT_MAX = 64;
@@ -32,7 +32,7 @@ export interface PfkeyServer {
 /** Throws KeyError when another host is listening there, or when the socket cannot be made. */
 export async function startPfkeyServer(options: PfkeyServerOptions): Promise<PfkeyServer> {
   const { engine, path, log, dialect = 'linux', clientMax = CLIENT_MAX } = options;
-  const connections = new Map<Socket, PfkeyConnection>();
+  const connections = new Map<Socket, PfkeyStream>();
   let droppedBefore = 0;
   // A client may close its sending side and go on reading the answer to its last request.
   const server = createServer({ allowHalfOpen: true }, (socket) => {
@@ -41,7 +41,7 @@ export async function startPfkeyServer(options: PfkeyServerOptions): Promise<Pfk
       socket.destroy();
       return;
     }
-    const connection = new PfkeyConnection(socket, engine, dialect, (why) => {
+    const connection = new PfkeyStream(socket, engine, dialect, (why) => {
       log('warn', `PF_KEY: a client was disconnected: ${why}`);
     });
     connections.set(socket, connection);

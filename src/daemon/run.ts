@@ -15,7 +15,9 @@ import { attachUser, type UserAttachment } from './attach-user.ts';
 import { applyConfig, ConfigError, type NameResolver, readConfig } from './config.ts';
 import { ControlServer } from './control-server.ts';
 import { Daemon } from './daemon.ts';
+import { addExecCommand } from './exec-command.ts';
 import { openStateFolder } from './host-files.ts';
+import { addNetstatCommand } from './netstat-command.ts';
 import { startPfkeyServer } from './pfkey-server.ts';
 import { addInetCommands, startServices } from './services.ts';
 import { statusOf } from './status.ts';
@@ -120,7 +122,9 @@ async function openSockets(
     return statusOf(daemon, version, startedMs);
   });
   control.command('reason', ({ pid, seq }) => daemon.keys.reasonFor(Number(pid), Number(seq)));
+  addNetstatCommand(control, daemon);
   control.command('stop', () => setImmediate(stop) && undefined);
+  undo.push(addExecCommand(control, daemon));
   await control.listen(options.controlSocket);
   // Until the very end: a second signal must not end the process half undone.
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, stop);
@@ -188,7 +192,8 @@ function handleHangup(daemon: Daemon, options: RunOptions, undo: Undo): void {
   const { log } = daemon.env;
   let isReading = false;
   let isStale = false;
-  // One at a time, or an old version of the file could come in last; many signals are one more reading.
+  // One at a time, or an old version of the file could come in last; many signals are one more
+  // reading.
   const reload = async () => {
     isStale = true;
     if (isReading) return;
@@ -226,8 +231,10 @@ async function readAgain(daemon: Daemon, options: RunOptions): Promise<void> {
   }
 }
 
-/** How long changes of the network are collected, and how soon a change that failed is tried again. */
-const SETTLE_MS = 100;
+/**
+ * How long changes of the network are collected, and how soon a change that failed is tried again.
+ */
+const SETTLE_MS = 20;
 const RETRY_MS = 1000;
 
 /** Devices that come and go, and addresses that change. */

@@ -15,22 +15,29 @@ import type { SequenceLease, SequenceStore } from '../sad/sequence.ts';
 import { toHex } from '../wire/bytes.ts';
 
 /**
- * The file in which a host writes down, ahead of time, which sequence numbers it may use, so that none is used twice under one
- * key even after a crash:
+ * The file in which a host writes down, ahead of time, which sequence numbers it may use, so that
+ * none is used twice under one key even after a crash:
  *
  *     "TESTUDO1"   salt (16)   then records: fingerprint (16), next number (8, little endian)
  *
- * The fingerprint is an HMAC of the SA's identity and keys under the file's own salt, so the file tells nothing about keys
- * to who does not have them. Records are updated in place; an aligned record of 24 octets is written by one system call.
+ * The fingerprint is an HMAC of the SA's identity and keys under the file's own salt, so the file
+ * tells nothing about keys to who does not have them. Records are updated in place; an aligned
+ * record of 24 octets is written by one system call.
  */
 const MAGIC = Buffer.from('TESTUDO1');
 const SALT_LEN = 16;
 const HEADER_LEN = MAGIC.length + SALT_LEN;
 const FINGERPRINT_LEN = 16;
 const RECORD_LEN = FINGERPRINT_LEN + 8;
-/** Numbers reserved at a time: a crash costs so many of the 2^32, and a busy SA writes once in so many packets. */
+/**
+ * Numbers reserved at a time: a crash costs so many of the 2^32, and a busy SA writes once in so
+ * many packets.
+ */
 const BLOCK = 2 ** 17;
-/** Then the oldest record makes room. Only keys that are used by hand come back, and nobody has so many of them. */
+/**
+ * Then the oldest record makes room. Only keys that are used by hand come back, and nobody has so
+ * many of them.
+ */
 const RECORDS_MAX = 65_536;
 
 export interface SequenceFile extends SequenceStore {
@@ -39,7 +46,9 @@ export interface SequenceFile extends SequenceStore {
   close(): void;
 }
 
-/** Opens or creates the file, private to its owner. Throws when it is there and is something else. */
+/**
+ * Opens or creates the file, private to its owner. Throws when it is there and is something else.
+ */
 export function openSequenceFile(path: string, random: Random, log: Log): SequenceFile {
   const fd = openSync(path, openFlags(), 0o600);
   try {

@@ -10,7 +10,10 @@ const COUNT_MAX = 1_000_000;
 /** Datagrams under way at a time, so that socket buffers hold them. */
 const WINDOW = 32;
 
-/** The services of inetd that a host in user space offers to its peers: echo, and an end for what is to be thrown away. */
+/**
+ * The services of inetd that a host in user space offers to its peers: echo, and an end for what is
+ * to be thrown away.
+ */
 export function startServices(inet: Inet, names: readonly string[]): void {
   for (const name of names) {
     if (name !== 'echo') throw new Error(`there is no service "${name}"; there is echo`);
@@ -84,7 +87,10 @@ async function ping(inet: Inet, args: ControlArgs, stream: ControlStream): Promi
   return { sent: count, received };
 }
 
-/** Sends numbered datagrams to the echo service of a peer and compares what comes back octet for octet. */
+/**
+ * Sends numbered datagrams to the echo service of a peer and compares what comes back octet for
+ * octet.
+ */
 async function udpEcho(inet: Inet, args: ControlArgs): Promise<EchoResult> {
   const to = addressArg(args);
   const count = numberArg(args, 'count', 1, COUNT_MAX, 1000);

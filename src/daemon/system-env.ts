@@ -4,7 +4,10 @@ import type { Env, LogLevel } from '../base/env.ts';
 
 const ORDER: readonly LogLevel[] = ['error', 'warn', 'info', 'debug'];
 
-/** The real world: this machine's clocks, its random octets, and lines on standard error up to a level. */
+/**
+ * The real world: this machine's clocks, its random octets, and lines on standard error up to a
+ * level.
+ */
 export function systemEnv(level: LogLevel): Env {
   return {
     clock: { monotonicMs: () => performance.now(), wallMs: () => Date.now() },

@@ -38,6 +38,10 @@ function withoutPolicy(core: Core, flight: Flight): DropReason | undefined {
 
 /** Each request in turn, outermost first, must be met by the SA that was opened there. */
 function checkStrictly(core: Core, flight: Flight, policy: Policy): DropReason | undefined {
+  for (let i = 0; i < flight.layerCount; i++) {
+    // The SA's own selectors: its source is whom it was agreed with (RFC 4301 §5.2 step 4).
+    if (flight.layers[i]!.foreign) return 'policy-mismatch';
+  }
   let used = 0;
   for (let i = policy.requests.length - 1; i >= 0; i--) {
     const request = policy.requests[i]!;

@@ -10,7 +10,7 @@ import * as esp from './esp.ts';
 import { isExempt, isLoopbackPacket, isNeighbourDiscovery, needsPorts } from './exempt.ts';
 import type { Flight } from './flight.ts';
 import type { FamilySettings, Settings } from './settings.ts';
-import { wantsDf } from './tunnel.ts';
+import { outerDf } from './tunnel.ts';
 
 /** What becomes of an outgoing packet; `reassemble`: it is a fragment, and the answer needs the whole datagram. */
 export type Verdict = 'clear' | 'protect' | 'reassemble' | { readonly drop: DropReason };
@@ -110,16 +110,21 @@ function checkSize(core: Core, flight: Flight): Verdict {
   const headersLen = cursor.insertAt - cursor.at;
   const len = protectedLen(flight, packet.len, headersLen);
   if (layerCount > 0 && len > ipv4.TOTAL_LEN_MAX) return { drop: 'packet-too-long' };
-  if (len > core.mtu && mustStayWhole(core, flight)) return { drop: 'too-big' };
+  if (len > core.mtu && mustStayWhole(core, flight, headersLen)) return { drop: 'too-big' };
   return layerCount > 0 ? 'protect' : 'clear';
 }
 
-/** The length of the packet when all layers are on. */
-export function protectedLen(flight: Flight, packetLen: number, headersLen: number): number {
+/** The length of the packet when all layers are on, or so many of them. */
+export function protectedLen(
+  flight: Flight,
+  packetLen: number,
+  headersLen: number,
+  layerCount = flight.layerCount,
+): number {
   let headers = headersLen;
   let len = packetLen;
   let family = flight.cursor.family;
-  for (let i = 0; i < flight.layerCount; i++) {
+  for (let i = 0; i < layerCount; i++) {
     const { sa, tunnel } = flight.layers[i]!;
     if (tunnel) {
       family = sa.spec.src.family;
@@ -167,16 +172,17 @@ function ipHeaderLen(family: 4 | 6): number {
   return family === 4 ? ipv4.HEADER_LEN : ipv6.HEADER_LEN;
 }
 
-/** Whether the outermost IPv4 header will have DF set. IPv6 is fragmented by its source, which for these packets we are. */
-function mustStayWhole(core: Core, flight: Flight): boolean {
+/** Whether the outermost header is one of IPv4 with DF. IPv6 is fragmented by its source, which for these packets we are. */
+function mustStayWhole(core: Core, flight: Flight, headersLen: number): boolean {
   const { packet, cursor } = flight;
-  for (let i = flight.layerCount - 1; i >= 0; i--) {
+  let { family } = cursor;
+  let df = family === 4 && ipv4.dontFragment(packet.bytes, packet.at);
+  for (let i = 0; i < flight.layerCount; i++) {
     const { sa, tunnel } = flight.layers[i]!;
     if (!tunnel) continue;
-    if (sa.spec.src.family === 6) return false;
-    if (i > 0 && wrappedBelow(flight, i))
-      return (sa.spec.tunnel.df ?? core.settings.dfbit) === 'set';
-    return wantsDf(packet, cursor, sa, core.settings);
+    const len = protectedLen(flight, packet.len, headersLen, i);
+    df = sa.spec.src.family === 4 && outerDf(sa, core.settings, family, df, len);
+    family = sa.spec.src.family;
   }
-  return cursor.family === 4 && ipv4.dontFragment(packet.bytes, packet.at);
+  return df;
 }

@@ -13,6 +13,8 @@ export const BATCH_MAX = 64;
 export interface Layer {
   sa: Sa;
   tunnel: boolean;
+  /** Coming in, transport mode: the packet has another source than its SA. */
+  foreign: boolean;
 }
 
 /**
@@ -62,14 +64,15 @@ export class Flight {
     this.udpDport = 0;
   }
 
-  push(sa: Sa, tunnel: boolean): boolean {
+  push(sa: Sa, tunnel: boolean, foreign = false): boolean {
     if (this.layerCount === LAYERS_MAX) return false;
     const layer = this.layers[this.layerCount];
     if (layer === undefined) {
-      this.layers[this.layerCount] = { sa, tunnel };
+      this.layers[this.layerCount] = { sa, tunnel, foreign };
     } else {
       layer.sa = sa;
       layer.tunnel = tunnel;
+      layer.foreign = foreign;
     }
     this.layerCount++;
     return true;

@@ -1,8 +1,8 @@
-import { ADDRESS_LEN } from '../base/address.ts';
+import { ADDRESS_LEN, isUnspecified } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import { Sa } from '../sad/sa.ts';
 import * as ahHeader from '../wire/ah.ts';
-import { u8, u32 } from '../wire/bytes.ts';
+import { equal, u8, u32 } from '../wire/bytes.ts';
 import * as checksum from '../wire/checksum.ts';
 import { type Cursor, decode } from '../wire/cursor.ts';
 import * as espHeader from '../wire/esp.ts';
@@ -241,7 +241,8 @@ export class Input {
     const carriesIp = next === PROTO.IPIP || next === PROTO.IPV6;
     if (sa.spec.mode === 'tunnel' && !carriesIp) return this.#drop(flight, 'wrong-mode');
     const tunnel = carriesIp && sa.spec.mode !== 'transport';
-    if (!flight.push(sa, tunnel)) return this.#drop(flight, 'too-many-layers');
+    if (!flight.push(sa, tunnel, !tunnel && isForeign(flight, sa)))
+      return this.#drop(flight, 'too-many-layers');
     if (flight.udpDport !== 0) noteMapping(this.#core, flight, sa);
     this.#count(flight, sa, payloadEnd - payloadAt);
     packet.end = payloadEnd;
@@ -291,7 +292,8 @@ export class Input {
       this.#reassemble(flight);
       if (!flight.active) return;
       verdict = checkInput(core, flight);
-      if (verdict === 'ports-unknown') verdict = 'fragment-ports-unknown';
+      // Only a fragment within a fragment still is one.
+      if (verdict === 'ports-unknown') verdict = 'bad-option';
     }
     if (flight.policy !== undefined) core.spd.used(flight.policy);
     if (verdict !== undefined) return this.#drop(flight, verdict);
@@ -319,6 +321,17 @@ export class Input {
     if (flight.owned) this.#core.arena.give(flight.packet);
     flight.owned = false;
   }
+}
+
+/**
+ * ESP in transport mode does not cover the source address, so somebody on the way may have changed it; a NAT may do so. An SA
+ * without a source is for all.
+ */
+function isForeign(flight: Flight, sa: Sa): boolean {
+  const { src, encapsulation } = sa.spec;
+  if (encapsulation !== undefined || isUnspecified(src)) return false;
+  const { packet, cursor } = flight;
+  return !equal(packet.bytes, cursor.srcAt, src.bytes, 0, src.bytes.length);
 }
 
 /** What a tunnel carries may be between others, and is then none of our business. */

@@ -75,8 +75,8 @@ export class Output {
     if (verdict === 'reassemble') {
       if (!this.#reassemble(flight)) return;
       verdict = decideOutput(core, flight);
-      // Only a whole packet comes out of reassembly, so the question cannot come again.
-      if (verdict === 'reassemble') return this.#drop(flight, 'fragment-ports-unknown');
+      // Only a fragment within a fragment still is one.
+      if (verdict === 'reassemble') return this.#drop(flight, 'bad-option');
     }
     if (flight.policy !== undefined) core.spd.used(flight.policy);
     if (typeof verdict === 'object') {
@@ -150,10 +150,14 @@ export class Output {
       if (cursor.family === 4) this.#ownId(packet);
     }
     // An earlier packet of this batch may have used the SA up.
-    if (!core.sad.count(sa, 1, packet.end - cursor.insertAt)) return 'no-sa';
-    return sa.spec.protocol === 'esp'
-      ? esp.prepare(core, flight, sa, next)
-      : ah.prepare(flight, sa, next);
+    if (core.sad.isSpent(sa)) return 'no-sa';
+    const payloadLen = packet.end - cursor.insertAt;
+    const bad =
+      sa.spec.protocol === 'esp'
+        ? esp.prepare(core, flight, sa, next)
+        : ah.prepare(flight, sa, next);
+    if (bad === undefined) core.sad.count(sa, 1, payloadLen);
+    return bad;
   }
 
   /** The kernel replaces an identification of 0 when it sends, which would break AH. */

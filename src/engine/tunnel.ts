@@ -41,7 +41,8 @@ export function encapsulate(
   const innerClass = isInner4 ? ipv4.tos(p, innerAt) : ipv6.trafficClass(p, innerAt);
   const tos = outerClass(innerClass, ecnRule(sa, settings));
   if (src.family === 4) {
-    const df = wantsDf(packet, cursor, sa, settings);
+    const innerDf = isInner4 && ipv4.dontFragment(p, innerAt);
+    const df = outerDf(sa, settings, cursor.family, innerDf, packet.len);
     packet.at -= ipv4.HEADER_LEN;
     ipv4.write(p, packet.at, tos, 0, id, df ? ipv4.FLAG_DF : 0, OUTER_TTL, 0);
     p.set(src.bytes, packet.at + ipv4.SRC_AT);
@@ -56,14 +57,19 @@ export function encapsulate(
 }
 
 /**
- * DF of the outer IPv4 header. An inner IPv6 packet is never fragmented on the way, which `copy` takes for DF, unless it is so
- * small that its sender will not make it smaller (RFC 2473 §7.1).
+ * DF of the IPv4 header of a tunnel, around a packet of `len` octets. An inner IPv6 packet is never fragmented on the way,
+ * which `copy` takes for DF, unless it is so small that its sender will not make it smaller (RFC 2473 §7.1).
  */
-export function wantsDf(packet: Packet, cursor: Cursor, sa: Sa, settings: Settings): boolean {
+export function outerDf(
+  sa: Sa,
+  settings: Settings,
+  innerFamily: 4 | 6,
+  innerDf: boolean,
+  len: number,
+): boolean {
   const rule = sa.spec.tunnel.df ?? settings.dfbit;
   if (rule !== 'copy') return rule === 'set';
-  if (cursor.family === 6) return packet.len > ipv6.MTU_MIN;
-  return ipv4.dontFragment(packet.bytes, packet.at);
+  return innerFamily === 6 ? len > ipv6.MTU_MIN : innerDf;
 }
 
 /**

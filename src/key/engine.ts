@@ -2,6 +2,7 @@ import { type Address, formatAddress } from '../base/address.ts';
 import type { Env } from '../base/env.ts';
 import { ERRNO } from '../base/errno.ts';
 import { KeyError } from '../base/error.ts';
+import { LazyCrypto } from '../crypto/lazy.ts';
 import type { CryptoProvider } from '../crypto/provider.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Sad } from '../sad/sad.ts';
@@ -69,6 +70,7 @@ export class KeyEngine {
     this.#applied = options.applied;
     this.context = {
       ...options,
+      crypto: LazyCrypto.around(options.crypto),
       settings,
       acquires: new AcquireList(options.env.clock, settings),
       reqids: { next: options.firstReqid ?? AUTO_REQID_MIN },

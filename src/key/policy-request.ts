@@ -182,13 +182,5 @@ function freeReqid(context: KeyContext, own: readonly Request[]): number {
 }
 
 function isUsed({ spd, sad, previous }: KeyContext, reqid: number): boolean {
-  for (const table of previous ? [spd, previous] : [spd]) {
-    for (const direction of ['in', 'out', 'fwd'] as const) {
-      for (const policy of table.list(direction)) {
-        if (policy.requests.some((request) => request.reqid === reqid)) return true;
-      }
-    }
-  }
-  for (const sa of sad.all()) if (sa.spec.reqid === reqid) return true;
-  return false;
+  return spd.hasReqid(reqid) || sad.hasReqid(reqid) || (previous?.hasReqid(reqid) ?? false);
 }

@@ -91,17 +91,20 @@ export const flush: Handler = ({ sad }, message, session) => {
   return { kind: 'reply', to: 'all', extensions: [] };
 };
 
+/** An entry shows its SA as it is when the asker has room for it; there may be a million of them. */
 export const dump: Handler = ({ sad }, message) => {
   const protocol = protocolToList(message.satype);
-  const views = [...sad.all()]
-    .filter((sa) => protocol === undefined || sa.spec.protocol === protocol)
-    .map(viewOf);
-  if (views.length === 0) throw new KeyError('ENOENT', 'there are no SAs of that type');
+  const sas = [...sad.all()];
+  const listed = protocol === undefined ? sas : sas.filter((sa) => sa.spec.protocol === protocol);
+  if (listed.length === 0) throw new KeyError('ENOENT', 'there are no SAs of that type');
   const entries: Dump = {
-    length: views.length,
+    length: listed.length,
     entry: (index) => {
-      const view = views[index]!;
-      return { satype: view.spec.protocol, reserved: 0, extensions: wholeParts(view) };
+      const sa = listed[index]!;
+      const { protocol: satype, spi, dst } = sa.spec;
+      // A larval one may have got its keys meanwhile, and with them another object.
+      const now = sa.state === 'dead' ? (sad.get(satype, spi, dst) ?? sa) : sa;
+      return { satype, reserved: 0, extensions: wholeParts(viewOf(now)) };
     },
   };
   return { kind: 'dump', entries };

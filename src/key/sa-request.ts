@@ -1,4 +1,10 @@
-import { sameAddress } from '../base/address.ts';
+import {
+  type Address,
+  formatAddress,
+  isMulticast,
+  isUnspecified,
+  sameAddress,
+} from '../base/address.ts';
 import { KeyError } from '../base/error.ts';
 import {
   type Algorithm,
@@ -89,14 +95,15 @@ export function larvalSpecOf(message: Message, session: Session): SaSpec {
 }
 
 /**
- * UPDATE of an SA that has its keys: new lifetimes and NAT-T ports. What it repeats, as strongSwan
- * does, must be as it is: to change keys is to make another SA (RFC 2367 §3.1.2).
+ * UPDATE of an SA that has its keys: new lifetimes, NAT-T ports and, in FreeBSD's way, addresses.
+ * What it repeats, as strongSwan does, must be as it is: to change keys is to make another SA (RFC
+ * 2367 §3.1.2).
  */
 export function updatedSpecOf(spec: SaSpec, message: Message): SaSpec {
   const sa = required(message, 'SA');
   const { src } = saAddressPair(message);
   if (!sameAddress(src.address, spec.src)) {
-    throw new KeyError('EINVAL', 'UPDATE cannot change the addresses of an SA');
+    throw new KeyError('EINVAL', 'UPDATE: that is not the source of the SA; X_MIGRATE changes it');
   }
   checkSame('authentication algorithm', sa.auth, spec.keys.auth);
   checkSame('encryption algorithm', sa.encrypt, spec.keys.encrypt);
@@ -110,10 +117,21 @@ export function updatedSpecOf(spec: SaSpec, message: Message): SaSpec {
   const encapsulation = encapsulationOf(message);
   return {
     ...spec,
+    src: newAddressOf(message, 'X_NEW_ADDRESS_SRC') ?? spec.src,
+    dst: newAddressOf(message, 'X_NEW_ADDRESS_DST') ?? spec.dst,
     hard: lifetimeOf(message, 'LIFETIME_HARD') ?? spec.hard,
     soft: lifetimeOf(message, 'LIFETIME_SOFT') ?? spec.soft,
     ...(encapsulation ? { encapsulation } : {}),
   };
+}
+
+function newAddressOf(
+  message: Message,
+  type: 'X_NEW_ADDRESS_SRC' | 'X_NEW_ADDRESS_DST',
+): Address | undefined {
+  const given = extension(message, type)?.address;
+  if (!given || (!isUnspecified(given) && !isMulticast(given))) return given;
+  throw new KeyError('EINVAL', `${type}: ${formatAddress(given)} is not the address of a host`);
 }
 
 /** 0 repeats what is there: setkey and GET replies leave out what they do not know. */

@@ -1,6 +1,7 @@
 import { KeyError } from '../base/error.ts';
 import type { ExtensionType, Message, MessageType } from '../wire/pfkey-message.ts';
 import type { Handler } from './context.ts';
+import { migrate } from './migrate.ts';
 import {
   acquireByClient,
   fromHostOnly,
@@ -35,6 +36,8 @@ export interface MessageRow {
 const ENDS: readonly ExtensionType[] = ['ADDRESS_SRC', 'ADDRESS_DST'];
 const LIMITS: readonly ExtensionType[] = ['LIFETIME_CURRENT', 'LIFETIME_HARD', 'LIFETIME_SOFT'];
 const KEYS: readonly ExtensionType[] = ['KEY_AUTH', 'KEY_ENCRYPT'];
+/** FreeBSD's way to move an SA; on Linux it is X_MIGRATE. */
+const NEW_ENDS: readonly ExtensionType[] = ['X_NEW_ADDRESS_SRC', 'X_NEW_ADDRESS_DST'];
 const WHO: readonly ExtensionType[] = ['IDENTITY_SRC', 'IDENTITY_DST', 'X_KMPRIVATE'];
 const NAT: readonly ExtensionType[] = [
   'X_NAT_T_TYPE',
@@ -49,7 +52,7 @@ const DESCRIPTION = ['X_SA2', 'ADDRESS_PROXY', ...LIMITS, ...WHO, ...NAT, 'X_TES
 
 export const MESSAGES: Readonly<Record<MessageType, MessageRow>> = {
   GETSPI: row('sa', ENDS, [...DESCRIPTION, 'SPIRANGE'], getSpi),
-  UPDATE: row('sa', ['SA', ...ENDS], [...DESCRIPTION, ...KEYS], update),
+  UPDATE: row('sa', ['SA', ...ENDS], [...DESCRIPTION, ...KEYS, ...NEW_ENDS], update),
   ADD: row('sa', ['SA', ...ENDS], [...DESCRIPTION, ...KEYS], add),
   DELETE: row('sa', ENDS, ['SA', ...DESCRIPTION], deleteSa),
   GET: row('sa', ['SA', ...ENDS], DESCRIPTION, get),
@@ -71,7 +74,7 @@ export const MESSAGES: Readonly<Record<MessageType, MessageRow>> = {
   X_SPDEXPIRE: row('clients', [], 'any', fromHostOnly),
   X_SPDDELETE2: row('policy', ['X_POLICY'], ['X_SA2', ...ENDS, ...LIMITS], spdDelete2),
   X_NAT_T_NEW_MAPPING: row('clients', [], 'any', fromHostOnly),
-  X_MIGRATE: row('clients', [], 'any', notSupported),
+  X_MIGRATE: row('clients', ['X_POLICY', ...ENDS], ['X_KMADDRESS'], migrate),
 };
 
 /** Throws KeyError EINVAL or EOPNOTSUPP for what is missing or out of place. */

@@ -14,20 +14,14 @@ const LOW = 2 ** 32;
 export class ReplayWindow {
   readonly size: number;
   readonly #esn: boolean;
-  readonly #words: Int32Array;
-  readonly #mask: number;
+  /** Made for the first packet: most SAs of a large table are for sending, or wait. */
+  #words: Int32Array | undefined;
   #top = 0;
 
   constructor(size: number, esn: boolean) {
     assert(size === 0 || (size >= REPLAY_WINDOW_MIN && size <= REPLAY_WINDOW_MAX), 'window size');
     this.size = size;
     this.#esn = esn;
-    // One word more than the window has: the word being filled at the top is cleared while the
-    // lowest is still in use.
-    let words = 1;
-    while (words < size / 32 + 1) words *= 2;
-    this.#words = new Int32Array(words);
-    this.#mask = words - 1;
   }
 
   /** The highest sequence number seen. */
@@ -38,9 +32,10 @@ export class ReplayWindow {
   /** Goes on where another window, or a saved one, stood: everything up to `top` counts as seen. */
   startAt(top: number): void {
     this.#top = top;
-    this.#words.fill(-1);
+    const words = this.#ring();
+    words.fill(-1);
     // The word of the top is in use above it, too: those numbers have not been seen.
-    this.#words[Math.floor(top / 32) & this.#mask] = (2 << (top % 32)) - 1;
+    words[Math.floor(top / 32) & (words.length - 1)] = (2 << (top % 32)) - 1;
   }
 
   /**
@@ -60,8 +55,21 @@ export class ReplayWindow {
   commit(seq: number): boolean {
     if (!this.#isNew(seq)) return false;
     if (seq > this.#top) this.#advance(seq);
-    if (this.size > 0) this.#words[(seq / 32) & this.#mask]! |= 1 << (seq % 32);
+    if (this.size > 0) {
+      const words = this.#ring();
+      words[(seq / 32) & (words.length - 1)]! |= 1 << (seq % 32);
+    }
     return true;
+  }
+
+  #ring(): Int32Array {
+    if (this.#words !== undefined) return this.#words;
+    // One word more than the window has: the word being filled at the top is cleared while the
+    // lowest is still in use.
+    let words = 1;
+    while (words < this.size / 32 + 1) words *= 2;
+    this.#words = new Int32Array(words);
+    return this.#words;
   }
 
   #isNew(seq: number): boolean {
@@ -69,14 +77,22 @@ export class ReplayWindow {
     if (seq > this.#top) return true;
     // Sequence number 0 is never sent (RFC 4303 §2.2).
     if (seq === 0 || seq + this.size <= this.#top) return false;
-    return (this.#words[(seq / 32) & this.#mask]! & (1 << (seq % 32))) === 0;
+    const words = this.#words;
+    // Without a ring, nothing was seen yet, whatever the number.
+    if (words === undefined) return true;
+    return (words[(seq / 32) & (words.length - 1)]! & (1 << (seq % 32))) === 0;
   }
 
   #advance(seq: number): void {
+    if (this.size === 0) {
+      this.#top = seq;
+      return;
+    }
     const from = Math.floor(this.#top / 32);
     const to = Math.floor(seq / 32);
-    const clear = Math.min(to - from, this.#words.length);
-    for (let i = 1; i <= clear; i++) this.#words[(from + i) & this.#mask] = 0;
+    const words = this.#ring();
+    const clear = Math.min(to - from, words.length);
+    for (let i = 1; i <= clear; i++) words[(from + i) & (words.length - 1)] = 0;
     this.#top = seq;
   }
 

@@ -1,6 +1,8 @@
 import type { Address } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
+import { digest } from '../crypto/digest.ts';
 import type { AhTransform, EspTransform } from '../crypto/transform.ts';
+import { u32 } from '../wire/bytes.ts';
 import { type Lifetime, NO_LIMIT, type Usage } from './lifetime.ts';
 import { ReplayWindow } from './replay.ts';
 import type { SequenceLease, SequenceStore } from './sequence.ts';
@@ -50,8 +52,8 @@ export interface SaSpec {
   readonly reqid: number;
   readonly keys: SaKeys;
   /** One of them, by `protocol`. */
-  readonly esp?: EspTransform;
-  readonly ah?: AhTransform;
+  readonly esp?: EspTransform | undefined;
+  readonly ah?: AhTransform | undefined;
   /** Packets; 0 turns the check off. */
   readonly replayPackets: number;
   readonly esn: boolean;
@@ -60,7 +62,7 @@ export interface SaSpec {
   readonly padding: 'sequential' | 'random' | 'zero';
   /** What an AH header on IPv4 is padded to: 4 octets by RFC 4302 §3.3.3.2.1, 8 as Linux has it. */
   readonly ahAlignLen: 4 | 8;
-  readonly encapsulation?: Encapsulation;
+  readonly encapsulation?: Encapsulation | undefined;
   readonly tunnel: SaTunnelOptions;
   readonly hard: Lifetime;
   readonly soft: Lifetime;
@@ -72,11 +74,12 @@ export interface SaSpec {
   readonly origin: 'file' | 'client';
 }
 
+const SEQ_SOFT = 0.8;
+
 /** A security association: one direction, one protocol, one pair of addresses. */
 export class Sa {
   spec: SaSpec;
   state: SaState;
-  readonly replay: ReplayWindow;
   /** Wall-clock milliseconds, for what people are shown; 0 is never. */
   readonly addedWallMs: number;
   firstUseWallMs = 0;
@@ -85,8 +88,15 @@ export class Sa {
   badIcvs = 0;
   /** The order of arrival: the newest usable SA is preferred. */
   readonly serial: number;
-  /** What makes the counter IVs of two SAs that share a key differ (see `engine/esp.ts`). */
-  readonly ivMask: Uint32Array;
+  /**
+   * Its neighbours in the chains of `SaIndex`, which alone changes them: by SPI, and by the pair of
+   * addresses.
+   */
+  nextOfSpi: Sa | undefined;
+  newerOfPair: Sa | undefined;
+  olderOfPair: Sa | undefined;
+  /** Its place in `DueHeap`, which alone changes it; -1: none. */
+  heapAt = -1;
 
   /** Where a peer behind a NAT is now, if not where `spec` says: the outer datagrams go there. */
   peer: { readonly address: Address; readonly port: number } | undefined;
@@ -95,11 +105,15 @@ export class Sa {
   /** When a datagram last went to it, in monotonic milliseconds. */
   lastSentMs = 0;
 
-  readonly #usage: { packets: number; bytes: number; addedMs: number; firstUseMs: number };
+  readonly #addedMs: number;
   readonly #store: SequenceStore;
+  // What an SA needs from its first packet on is made then: most of a large table are idle.
+  #usage: Counting | undefined;
+  #replay: ReplayWindow | undefined;
   #lease: SequenceLease | undefined;
   #nextSeq = 1;
   #seqLimit = 0;
+  #ivMask: Uint32Array | undefined;
 
   constructor(spec: SaSpec, state: SaState, at: SaBirth) {
     assert(
@@ -108,21 +122,43 @@ export class Sa {
     );
     this.spec = spec;
     this.state = state;
-    this.replay = new ReplayWindow(spec.replayPackets, spec.esn);
     this.addedWallMs = at.wallMs;
     this.serial = at.serial;
-    this.ivMask = at.ivMask;
     this.#store = at.sequences;
-    this.#usage = { packets: 0, bytes: 0, addedMs: at.monotonicMs, firstUseMs: -1 };
+    this.#addedMs = at.monotonicMs;
   }
 
   get usage(): Usage {
-    return this.#usage;
+    return this.#usage ?? noUsage(this.#addedMs);
+  }
+
+  /** Which packets have come in. */
+  get replay(): ReplayWindow {
+    this.#replay ??= new ReplayWindow(this.spec.replayPackets, this.spec.esn);
+    return this.#replay;
   }
 
   /** The last sequence number sent; 0 before the first. */
   get sentSeq(): number {
     return this.#lease ? this.#nextSeq - 1 : 0;
+  }
+
+  /**
+   * Whether so few sequence numbers are left that it is time for another SA: FreeBSD's 80 %. They
+   * never wrap (RFC 4303 §3.3.3), and key exchange takes its time.
+   */
+  get runsOutOfSeq(): boolean {
+    return this.sentSeq >= SEQ_SOFT * seqMax(this.spec);
+  }
+
+  /**
+   * What makes the counter IVs of two SAs that share a key differ (see `engine/iv.ts`): decided by
+   * the SA's identity at its first use, and kept when its addresses change, or the counter would
+   * come by the same IVs again.
+   */
+  get ivMask(): Uint32Array {
+    this.#ivMask ??= ivMaskOf(this.spec);
+    return this.#ivMask;
   }
 
   get isUsable(): boolean {
@@ -141,7 +177,7 @@ export class Sa {
     }
     const first = this.#nextSeq;
     const next = first + count;
-    if (next - 1 > (this.spec.esn ? Number.MAX_SAFE_INTEGER - 1 : 0xffff_ffff)) return -1;
+    if (next - 1 > seqMax(this.spec)) return -1;
     if (next > this.#seqLimit) {
       this.#seqLimit = this.#lease.extend(next);
       if (this.#seqLimit < next) return -2;
@@ -151,6 +187,7 @@ export class Sa {
   }
 
   account(packets: number, bytes: number, nowMs: number, wallMs: number): void {
+    this.#usage ??= noUsage(this.#addedMs);
     const usage = this.#usage;
     if (usage.firstUseMs < 0) {
       usage.firstUseMs = nowMs;
@@ -187,34 +224,71 @@ export class Sa {
   }
 }
 
+interface Counting {
+  packets: number;
+  bytes: number;
+  readonly addedMs: number;
+  firstUseMs: number;
+}
+
+function noUsage(addedMs: number): Counting {
+  return { packets: 0, bytes: 0, addedMs, firstUseMs: -1 };
+}
+
 /** What the world adds to a new SA. */
 export interface SaBirth {
   readonly serial: number;
   readonly monotonicMs: number;
   readonly wallMs: number;
-  readonly ivMask: Uint32Array;
   readonly sequences: SequenceStore;
 }
+
+/** Shared, because most SAs have none. */
+const NO_IDENTITIES: readonly SaIdentity[] = [];
+const NO_OPTIONS: SaTunnelOptions = {};
 
 /** A spec with the usual values for what is not given. */
 export function saSpec(
   given: Pick<SaSpec, 'protocol' | 'spi' | 'src' | 'dst' | 'keys'> & Partial<SaSpec>,
 ): SaSpec {
+  // One literal with every field: V8 makes a table of what is put together from parts, four times
+  // as large.
   return {
-    mode: 'any',
-    reqid: 0,
-    replayPackets: 0,
-    esn: false,
-    flags: 0,
-    padding: 'sequential',
-    ahAlignLen: 4,
-    tunnel: {},
-    hard: NO_LIMIT,
-    soft: NO_LIMIT,
-    identities: [],
-    pid: 0,
-    seq: 0,
-    origin: 'client',
-    ...given,
+    protocol: given.protocol,
+    spi: given.spi,
+    src: given.src,
+    dst: given.dst,
+    mode: given.mode ?? 'any',
+    reqid: given.reqid ?? 0,
+    keys: given.keys,
+    esp: given.esp,
+    ah: given.ah,
+    replayPackets: given.replayPackets ?? 0,
+    esn: given.esn ?? false,
+    flags: given.flags ?? 0,
+    padding: given.padding ?? 'sequential',
+    ahAlignLen: given.ahAlignLen ?? 4,
+    encapsulation: given.encapsulation,
+    tunnel: given.tunnel ?? NO_OPTIONS,
+    hard: given.hard ?? NO_LIMIT,
+    soft: given.soft ?? NO_LIMIT,
+    identities: given.identities ?? NO_IDENTITIES,
+    pid: given.pid ?? 0,
+    seq: given.seq ?? 0,
+    origin: given.origin ?? 'client',
   };
+}
+
+/** The last sequence number that an SA may send. */
+function seqMax({ esn }: SaSpec): number {
+  return esn ? Number.MAX_SAFE_INTEGER - 1 : 0xffff_ffff;
+}
+
+function ivMaskOf({ spi, src, dst }: SaSpec): Uint32Array {
+  const octets = digest([
+    Uint8Array.of(spi >>> 24, spi >>> 16, spi >>> 8, spi),
+    src.bytes,
+    dst.bytes,
+  ]);
+  return Uint32Array.of(u32(octets, 0), u32(octets, 4));
 }

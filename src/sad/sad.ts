@@ -2,10 +2,12 @@ import { type Address, formatAddress, sameAddress } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock, Random } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
-import { digest } from '../crypto/digest.ts';
 import { u32 } from '../wire/bytes.ts';
+import { DueHeap } from './due-heap.ts';
 import { countReached, dueMs, reached } from './lifetime.ts';
 import { Sa, type SaMode, type SaProtocol, type SaSpec } from './sa.ts';
+import { SaIndex } from './sa-index.ts';
+import { type SaSize, SaSizes } from './sa-sizes.ts';
 import type { SequenceStore } from './sequence.ts';
 
 /** SPIs 1 to 255 are reserved (RFC 4303 §2.1); 0 never goes on the wire. */
@@ -33,11 +35,13 @@ export class Sad {
   generation = 1;
 
   readonly #options: SadOptions;
-  readonly #bySpi = new Map<number, Sa[]>();
-  readonly #byPair = new Map<string, Sa[]>();
+  readonly #index = new SaIndex();
   readonly #all = new Set<Sa>();
+  readonly #due = new DueHeap();
+  readonly #sizes = new SaSizes();
+  /** How many SAs have each reqid that is not 0. */
+  readonly #reqids = new Map<number, number>();
   #serial = 0;
-  #nextDueMs = Infinity;
 
   constructor(options: SadOptions) {
     this.#options = options;
@@ -65,27 +69,37 @@ export class Sad {
   }
 
   /**
-   * Gives a larval SA its keys, or a living one its new settings. The object is another one if the
-   * keys are new.
+   * Gives a larval SA its keys, or a living one its new settings and addresses. The object is
+   * another one if the keys are new. EEXIST when the SPI is in use at the new destination.
    */
   update(sa: Sa, spec: SaSpec): Sa {
-    assert(sa.state !== 'dead' && sa.spec.spi === spec.spi, 'update of a living SA');
-    if (sa.state !== 'larval') {
-      this.#unlink(sa);
-      sa.spec = spec;
-      this.#link(sa);
-      // A longer soft limit makes it young again.
-      const nowMs = this.#options.clock.monotonicMs();
-      if (sa.state === 'dying' && !reached(spec.soft, sa.usage, nowMs)) sa.state = 'mature';
-      this.#schedule(sa);
-      return sa;
+    const { protocol, spi } = sa.spec;
+    assert(sa.state !== 'dead' && protocol === spec.protocol && spi === spec.spi, 'a living SA');
+    checkSpec(spec);
+    const other = this.get(protocol, spi, spec.dst);
+    if (other && other !== sa) throw new KeyError('EEXIST', `${describe(spec)} is in use`);
+    if (sa.state === 'larval') {
+      this.remove(sa);
+      return this.#insert(spec, 'mature');
     }
-    this.remove(sa);
-    return this.#insert(spec, 'mature');
+    const before = sa.spec;
+    this.#unlink(sa);
+    sa.spec = spec;
+    this.#link(sa);
+    // A longer soft limit makes it young again.
+    const isYoung = !reached(spec.soft, sa.usage, this.#options.clock.monotonicMs());
+    if (sa.state === 'dying' && isYoung && !sa.runsOutOfSeq) sa.state = 'mature';
+    if (!sameEnds(before, spec)) {
+      // Who says where the peer is knows better than the packets that came from it before.
+      sa.peer = undefined;
+      sa.seenAt = undefined;
+    }
+    this.#schedule(sa);
+    return sa;
   }
 
   get(protocol: SaProtocol, spi: number, dst: Address): Sa | undefined {
-    return this.#bySpi.get(spiKey(protocol, spi))?.find((sa) => sameAddress(sa.spec.dst, dst));
+    return this.#index.find(protocol, spi, dst);
   }
 
   /** The SA of an incoming packet, whatever its state: the destination is compared in place. */
@@ -96,12 +110,7 @@ export class Sad {
     dstAt: number,
     dstLen: number,
   ): Sa | undefined {
-    const candidates = this.#bySpi.get(spiKey(protocol, spi));
-    if (candidates === undefined) return undefined;
-    for (let i = 0; i < candidates.length; i++) {
-      if (isAt(candidates[i]!.spec.dst.bytes, p, dstAt, dstLen)) return candidates[i];
-    }
-    return undefined;
+    return this.#index.findAt(protocol, spi, p, dstAt, dstLen);
   }
 
   /**
@@ -116,23 +125,40 @@ export class Sad {
     reqid: number,
     preferOld = false,
   ): Sa | undefined {
-    let best: Sa | undefined;
-    for (const sa of this.#byPair.get(pairKey(protocol, src, dst)) ?? []) {
+    let mature: Sa | undefined;
+    let dying: Sa | undefined;
+    let sa = this.#index.newest(protocol, src, dst);
+    for (; sa !== undefined; sa = sa.olderOfPair) {
       if (!sa.isUsable || (sa.spec.mode !== mode && sa.spec.mode !== 'any')) continue;
       if (reqid !== 0 && sa.spec.reqid !== reqid) continue;
-      if (best === undefined || isBetter(sa, best, preferOld)) best = sa;
+      if (sa.state === 'mature' && !preferOld) return sa;
+      if (sa.state === 'mature') mature = sa;
+      else if (preferOld || dying === undefined) dying = sa;
     }
-    return best;
+    return preferOld ? (dying ?? mature) : dying;
   }
 
-  /** Every SA between two addresses, in any mode. */
+  /** Every SA between two addresses, in any mode, in the order of their arrival. */
   between(protocol: SaProtocol, src: Address, dst: Address): readonly Sa[] {
-    return this.#byPair.get(pairKey(protocol, src, dst)) ?? [];
+    const found: Sa[] = [];
+    let sa = this.#index.newest(protocol, src, dst);
+    for (; sa !== undefined; sa = sa.olderOfPair) found.push(sa);
+    return found.reverse();
+  }
+
+  /** Which sizes the SAs with keys have: one of each kind. */
+  sizes(): readonly SaSize[] {
+    return this.#sizes.list();
+  }
+
+  hasReqid(reqid: number): boolean {
+    return this.#reqids.has(reqid);
   }
 
   remove(sa: Sa): void {
     this.#unlink(sa);
     this.#all.delete(sa);
+    this.#due.delete(sa);
     sa.die();
   }
 
@@ -186,40 +212,40 @@ export class Sad {
     throw new KeyError('ENOBUFS', `no free SPI between ${min} and ${max} in ${tries} tries`);
   }
 
-  /**
-   * Counts a use of an SA without looking at its limits, for whoever still needs its keys: false,
-   * and nothing is counted, when a hard limit is reached already. `settle` must follow.
-   */
-  count(sa: Sa, packets: number, bytes: number): boolean {
+  /** Whether an SA must not be used any more: a batch may reach its hard limit before `settle` ends it. */
+  isSpent(sa: Sa): boolean {
+    return !sa.isUsable || countReached(sa.spec.hard, sa.usage);
+  }
+
+  /** Counts a use of an SA without looking at its limits, for whoever still needs its keys. `settle` must follow. */
+  count(sa: Sa, packets: number, bytes: number): void {
     const { clock } = this.#options;
-    if (!sa.isUsable || countReached(sa.spec.hard, sa.usage)) return false;
     const first = sa.usage.firstUseMs < 0;
     sa.account(packets, bytes, first ? clock.monotonicMs() : 0, first ? clock.wallMs() : 0);
     if (first) this.#schedule(sa);
-    return true;
   }
 
   /** Announces the limits of an SA that are now reached; at the hard one it dies. */
   settle(sa: Sa): void {
     const { hard, soft } = sa.spec;
-    if (hard.packets + hard.bytes + soft.packets + soft.bytes === 0) return;
+    const counts = hard.packets + hard.bytes + soft.packets + soft.bytes;
+    if (counts === 0 && (sa.state !== 'mature' || !sa.runsOutOfSeq)) return;
     this.#age(sa, this.#options.clock.monotonicMs());
   }
 
   /** An SA was used: `count` and `settle`. */
   account(sa: Sa, packets: number, bytes: number): void {
-    if (this.count(sa, packets, bytes)) this.settle(sa);
+    this.count(sa, packets, bytes);
+    this.settle(sa);
   }
 
-  /** Ends what is due, and returns when to be called again. */
+  /** Ends what is due, and returns when to be called again. Costs what is due, not what is there. */
   poll(nowMs: number): number {
-    if (nowMs < this.#nextDueMs) return this.#nextDueMs;
-    this.#nextDueMs = Infinity;
-    for (const sa of [...this.#all]) {
+    for (let sa = this.#due.first; sa && this.#due.nextMs <= nowMs; sa = this.#due.first) {
       this.#age(sa, nowMs);
       this.#schedule(sa);
     }
-    return this.#nextDueMs;
+    return this.#due.nextMs;
   }
 
   #checkRoom(more: number): void {
@@ -234,7 +260,6 @@ export class Sad {
       serial: ++this.#serial,
       monotonicMs: this.#options.clock.monotonicMs(),
       wallMs: this.#options.clock.wallMs(),
-      ivMask: ivMask(spec),
       sequences: this.#options.sequences,
     });
     this.#all.add(sa);
@@ -244,16 +269,20 @@ export class Sad {
   }
 
   #link(sa: Sa): void {
-    const { protocol, spi, src, dst } = sa.spec;
-    push(this.#bySpi, spiKey(protocol, spi), sa);
-    push(this.#byPair, pairKey(protocol, src, dst), sa);
+    const { reqid } = sa.spec;
+    this.#index.link(sa);
+    this.#sizes.add(sa.spec);
+    if (reqid !== 0) this.#reqids.set(reqid, (this.#reqids.get(reqid) ?? 0) + 1);
     this.generation++;
   }
 
   #unlink(sa: Sa): void {
-    const { protocol, spi, src, dst } = sa.spec;
-    pull(this.#bySpi, spiKey(protocol, spi), sa);
-    pull(this.#byPair, pairKey(protocol, src, dst), sa);
+    const { reqid } = sa.spec;
+    this.#index.unlink(sa);
+    this.#sizes.remove(sa.spec);
+    const others = (this.#reqids.get(reqid) ?? 1) - 1;
+    if (others === 0) this.#reqids.delete(reqid);
+    else this.#reqids.set(reqid, others);
     this.generation++;
   }
 
@@ -266,7 +295,7 @@ export class Sad {
     } else if (reached(spec.hard, usage, nowMs)) {
       this.remove(sa);
       this.#options.expired?.(sa, 'hard');
-    } else if (sa.state === 'mature' && reached(spec.soft, usage, nowMs)) {
+    } else if (sa.state === 'mature' && (reached(spec.soft, usage, nowMs) || sa.runsOutOfSeq)) {
       sa.state = 'dying';
       this.generation++;
       this.#options.expired?.(sa, 'soft');
@@ -274,15 +303,13 @@ export class Sad {
   }
 
   #schedule(sa: Sa): void {
-    if (sa.state === 'dead') return;
-    const due =
-      sa.state === 'larval'
-        ? sa.usage.addedMs + this.#larvalMs()
-        : Math.min(
-            dueMs(sa.spec.hard, sa.usage),
-            sa.state === 'mature' ? dueMs(sa.spec.soft, sa.usage) : Infinity,
-          );
-    this.#nextDueMs = Math.min(this.#nextDueMs, due);
+    if (sa.state !== 'dead') this.#due.set(sa, this.#dueMs(sa));
+  }
+
+  #dueMs({ state, spec, usage }: Sa): number {
+    if (state === 'larval') return usage.addedMs + this.#larvalMs();
+    const softMs = state === 'mature' ? dueMs(spec.soft, usage) : Infinity;
+    return Math.min(dueMs(spec.hard, usage), softMs);
   }
 
   #larvalMs(): number {
@@ -313,49 +340,8 @@ function checkSpec({ spi, src, dst }: SaSpec): void {
   }
 }
 
-function isBetter(sa: Sa, than: Sa, preferOld: boolean): boolean {
-  if (preferOld) {
-    if (sa.state !== than.state) return sa.state === 'dying';
-    return sa.serial < than.serial;
-  }
-  if (sa.state !== than.state) return sa.state === 'mature';
-  return sa.serial > than.serial;
-}
-
-/**
- * Both halves of a mask that only the SA's identity decides: see `engine/esp.ts` for what it is
- * good for.
- */
-function ivMask(spec: SaSpec): Uint32Array {
-  const spi = Uint8Array.of(spec.spi >>> 24, spec.spi >>> 16, spec.spi >>> 8, spec.spi);
-  const octets = digest([spi, spec.src.bytes, spec.dst.bytes]);
-  return Uint32Array.of(u32(octets, 0), u32(octets, 4));
-}
-
-function spiKey(protocol: SaProtocol, spi: number): number {
-  return protocol === 'esp' ? spi : spi + 2 ** 32;
-}
-
-function pairKey(protocol: SaProtocol, src: Address, dst: Address): string {
-  return `${protocol} ${String.fromCharCode(...src.bytes)} ${String.fromCharCode(...dst.bytes)}`;
-}
-
-function isAt(address: Uint8Array, p: Uint8Array, at: number, len: number): boolean {
-  if (address.length !== len) return false;
-  for (let i = 0; i < len; i++) if (address[i] !== p[at + i]) return false;
-  return true;
-}
-
-function push<K>(map: Map<K, Sa[]>, key: K, sa: Sa): void {
-  const list = map.get(key);
-  if (list) list.push(sa);
-  else map.set(key, [sa]);
-}
-
-function pull<K>(map: Map<K, Sa[]>, key: K, sa: Sa): void {
-  const list = map.get(key);
-  const at = list?.indexOf(sa) ?? -1;
-  assert(list !== undefined && at >= 0, 'SA is linked');
-  list.splice(at, 1);
-  if (list.length === 0) map.delete(key);
+function sameEnds(a: SaSpec, b: SaSpec): boolean {
+  const [before, after] = [a.encapsulation, b.encapsulation];
+  const samePorts = before?.srcPort === after?.srcPort && before?.dstPort === after?.dstPort;
+  return samePorts && sameAddress(a.src, b.src) && sameAddress(a.dst, b.dst);
 }

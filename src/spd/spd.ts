@@ -1,26 +1,35 @@
-import { ADDRESS_LEN, type Address, isLoopback } from '../base/address.ts';
+import type { Family } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
 import type { Clock } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
-import { u8 } from '../wire/bytes.ts';
-import { type Cursor, isExtension } from '../wire/cursor.ts';
+import type { Cursor } from '../wire/cursor.ts';
+import { conflictsOf } from './conflicts.ts';
+import { DueHeap } from './due-heap.ts';
 import {
   type Direction,
   describeSelector,
   PORT_ANY,
   type Policy,
   type PolicySpec,
-  PROTOCOL_ANY,
   type Selector,
 } from './policy.ts';
+import { type CacheCounters, type Lookup, PolicyIndex } from './policy-index.ts';
 
 /** Ids up to this one are the user's to choose (IPSEC_MANUAL_POLICYID_MAX of KAME). */
 export const MANUAL_ID_MAX = 0x3fff;
 
+const FLOWS_USUAL = 4096;
+
 export interface SpdOptions {
   readonly clock: Clock;
   readonly policyMax?: number;
+  /**
+   * How many flows the cache knows, per direction and family: a power of two; 0 is no cache. 4096.
+   */
+  readonly flows?: number;
   readonly expired?: (policy: Policy) => void;
+  /** Gets a sentence about each policy that is odd among the others: unreachable, or ambiguous. */
+  readonly warn?: (sentence: string) => void;
 }
 
 /** A policy to be, for `planReplaceAll`. */
@@ -32,50 +41,78 @@ export interface Replacement {
   readonly keep?: Policy;
 }
 
-/**
- * What `Spd.lookup` says: the policy, none, or that the answer hangs on what only the whole
- * datagram has.
- */
-export type Lookup = Policy | 'none' | 'ports-unknown';
+type Indexes = Readonly<Record<Direction, Readonly<Record<Family, PolicyIndex>>>>;
+
+/** A policy and where it is. */
+interface Entry {
+  readonly policy: Policy;
+  /** Among policies of one priority, the smaller is looked at earlier. */
+  readonly serial: number;
+  readonly slot: number;
+}
 
 /**
- * The security policy database: per direction a list in the order of priority, then of arrival.
- * `generation` changes with every change.
+ * The security policy database: per direction the policies in the order of priority, then of
+ * arrival, with an index that finds the first for a packet at nearly the same cost for few and for
+ * many. `generation` changes with every change, and lookups are right from then on.
  */
 export class Spd {
   generation = 1;
+  /** Of the flow cache, by family. */
+  readonly cacheCounters: Readonly<Record<Family, CacheCounters>> = {
+    4: { lookups: 0, misses: 0 },
+    6: { lookups: 0, misses: 0 },
+  };
 
   readonly #options: SpdOptions;
-  #lists: Record<Direction, Entry[]> = { in: [], out: [], fwd: [] };
-  readonly #byId = new Map<number, Policy>();
-  readonly #bySelector = new Map<string, Policy>();
+  #indexes: Indexes;
+  readonly #byId = new Map<number, Entry>();
+  readonly #bySelector = new Map<string, Entry>();
+  /** How many requests have each reqid that is not 0. */
+  readonly #reqids = new Map<number, number>();
+  readonly #counts: Record<Direction, number> = { in: 0, out: 0, fwd: 0 };
+  /** The lists that somebody has asked for since the last change. */
+  #lists: Partial<Record<Direction, readonly Policy[]>> = {};
+  readonly #due = new DueHeap<Entry>();
   #nextId = MANUAL_ID_MAX + 1;
-  #nextDueMs = Infinity;
+  #serial = 0;
 
   constructor(options: SpdOptions) {
     this.#options = options;
+    this.#indexes = this.#emptyIndexes();
   }
 
   get size(): number {
     return this.#byId.size;
   }
 
+  /** How many policies of one direction there are. */
+  count(direction: Direction): number {
+    return this.#counts[direction];
+  }
+
   /** Policies of one direction in the order in which they are looked at. */
   list(direction: Direction): readonly Policy[] {
-    return this.#lists[direction].map((entry) => entry.policy);
+    this.#lists[direction] ??= this.#sorted(direction);
+    return this.#lists[direction];
   }
 
   get(id: number): Policy | undefined {
-    return this.#byId.get(id);
+    return this.#byId.get(id)?.policy;
+  }
+
+  /** Whether any policy asks for SAs of that number. */
+  hasReqid(reqid: number): boolean {
+    return this.#reqids.has(reqid);
   }
 
   find(direction: Direction, selector: Selector): Policy | undefined {
-    return this.#bySelector.get(selectorKey(direction, selector));
+    return this.#bySelector.get(selectorKey(direction, selector))?.policy;
   }
 
   /**
-   * EEXIST when a policy with that direction and selector exists (or that id), ENOBUFS when the
-   * table is full.
+   * EEXIST when a policy with that direction and selector exists (or that id), EINVAL for addresses
+   * of two families, ENOBUFS when the table is full.
    */
   add(spec: PolicySpec, id = 0): Policy {
     const existing = this.find(spec.direction, spec.selector);
@@ -85,6 +122,7 @@ export class Spd {
         `policy ${existing.id} has the selector ${describeSelector(spec.selector)}`,
       );
     }
+    checkFamilies(spec.selector);
     if (id !== 0 && this.#byId.has(id)) throw new KeyError('EEXIST', `policy id ${id} is in use`);
     this.#checkRoom(1);
     const policy = this.#born(spec, id === 0 ? this.#freeId() : id);
@@ -97,38 +135,33 @@ export class Spd {
    * among equals.
    */
   update(spec: PolicySpec): Policy {
-    const existing = this.find(spec.direction, spec.selector);
-    if (!existing) return this.add(spec);
-    const policy = this.#born(spec, existing.id);
-    if (spec.priority === existing.priority) {
-      const list = this.#lists[spec.direction];
-      list[list.findIndex((entry) => entry.policy === existing)] = new Entry(policy);
-      this.#note(policy);
-      this.generation++;
+    const entry = this.#bySelector.get(selectorKey(spec.direction, spec.selector));
+    if (!entry) return this.add(spec);
+    const policy = this.#born(spec, entry.policy.id);
+    if (spec.priority === entry.policy.priority) {
+      this.#forget(entry.policy);
+      this.#note({ ...entry, policy });
+      this.#indexOf(policy).replace(entry.slot, policy);
+      this.#changed();
     } else {
-      this.remove(existing);
+      this.remove(entry.policy);
       this.#insert(policy);
     }
-    this.#schedule(policy);
     return policy;
   }
 
   remove(policy: Policy): void {
-    const list = this.#lists[policy.direction];
-    const at = list.findIndex((entry) => entry.policy === policy);
-    assert(at >= 0, 'the policy is in the table');
-    list.splice(at, 1);
-    this.#byId.delete(policy.id);
-    this.#bySelector.delete(selectorKey(policy.direction, policy.selector));
-    this.generation++;
+    const entry = this.#byId.get(policy.id);
+    assert(entry?.policy === policy, 'the policy is in the table');
+    this.#indexOf(policy).remove(entry.slot);
+    this.#forget(policy);
+    this.#changed();
   }
 
   flush(): number {
     const count = this.size;
-    for (const list of Object.values(this.#lists)) list.length = 0;
-    this.#byId.clear();
-    this.#bySelector.clear();
-    this.generation++;
+    this.#clear();
+    this.#changed();
     return count;
   }
 
@@ -142,6 +175,7 @@ export class Spd {
     const names = new Set<string>();
     const ids = new Set<number>();
     for (const { spec, id } of wanted) {
+      checkFamilies(spec.selector);
       const name = `${spec.direction} ${describeSelector(spec.selector)}`;
       if (names.has(name)) throw new KeyError('EEXIST', `there are two policies for ${name}`);
       names.add(name);
@@ -155,19 +189,12 @@ export class Spd {
       const policies = wanted.map(({ spec, id, keep }) => {
         return keep ?? this.#born(spec, id === 0 ? this.#freeId() : id);
       });
-      const lists: Record<Direction, Entry[]> = { in: [], out: [], fwd: [] };
-      this.#byId.clear();
-      this.#bySelector.clear();
-      for (const policy of policies) {
-        lists[policy.direction].push(new Entry(policy));
-        this.#note(policy);
-        this.#schedule(policy);
+      this.#clear();
+      this.#insertAll(policies);
+      this.#changed();
+      for (const [i, policy] of policies.entries()) {
+        if (wanted[i]!.keep === undefined) this.#warnAbout(this.#byId.get(policy.id)!);
       }
-      for (const list of Object.values(lists)) {
-        list.sort((a, b) => a.policy.priority - b.policy.priority);
-      }
-      this.#lists = lists;
-      this.generation++;
       return policies;
     };
   }
@@ -177,27 +204,7 @@ export class Spd {
    * by policies that name it; otherwise a policy for everything would cut a host off from itself.
    */
   lookup(direction: Direction, p: Uint8Array, cursor: Cursor): Lookup {
-    const list = this.#lists[direction];
-    const loopback = isLoopbackPacket(p, cursor);
-    const hidden = hidesProtocol(p, cursor);
-    for (let i = 0; i < list.length; i++) {
-      const entry = list[i]!;
-      if (loopback && !entry.namesLoopback) continue;
-      if (!entry.matchesAddresses(p, cursor)) continue;
-      const { protocol, sport, dport } = entry.policy.selector;
-      if (protocol !== PROTOCOL_ANY) {
-        if (hidden) return 'ports-unknown';
-        if (protocol !== cursor.protocol) continue;
-      }
-      if (sport === PORT_ANY && dport === PORT_ANY) return entry.policy;
-      // Also for the first fragment, which has ports: all fragments must get the same answer.
-      if (cursor.isFragment) return 'ports-unknown';
-      if (!cursor.portsKnown) continue;
-      if (sport !== PORT_ANY && sport !== cursor.sport) continue;
-      if (dport !== PORT_ANY && dport !== cursor.dport) continue;
-      return entry.policy;
-    }
-    return 'none';
+    return this.#indexes[direction][cursor.family].lookup(p, cursor);
   }
 
   /** Notes that a packet followed the policy. */
@@ -208,19 +215,18 @@ export class Spd {
 
   /** Ends what is due, and returns when to be called again. */
   poll(nowMs: number): number {
-    if (nowMs < this.#nextDueMs) return this.#nextDueMs;
-    this.#nextDueMs = Infinity;
-    for (const policy of [...this.#byId.values()]) {
-      // Whoever is told of a policy that expired may have removed this one meanwhile.
-      if (this.#byId.get(policy.id) !== policy) continue;
-      if (nowMs >= endMs(policy)) {
-        this.remove(policy);
-        this.#options.expired?.(policy);
-      } else {
-        this.#schedule(policy);
+    for (let entry = this.#due.take(nowMs); entry !== undefined; entry = this.#due.take(nowMs)) {
+      if (!this.#isLive(entry)) continue;
+      const { policy } = entry;
+      // One that ends for want of use may have been used since.
+      if (endMs(policy) > nowMs) {
+        this.#schedule(entry);
+        continue;
       }
+      this.remove(policy);
+      this.#options.expired?.(policy);
     }
-    return this.#nextDueMs;
+    return this.#due.nextMs;
   }
 
   #checkRoom(more: number): void {
@@ -233,23 +239,81 @@ export class Spd {
   #born(spec: PolicySpec, id: number): Policy {
     const { clock } = this.#options;
     const createdMs = clock.monotonicMs();
-    const createdWallMs = clock.wallMs();
-    return { ...spec, id, createdMs, createdWallMs, lastUsedMs: createdMs, lastUsedWallMs: 0 };
+    // Field by field: a spread makes objects that are slow to read and take more room.
+    return {
+      direction: spec.direction,
+      selector: spec.selector,
+      type: spec.type,
+      priority: spec.priority,
+      requests: spec.requests,
+      lifetimeSeconds: spec.lifetimeSeconds,
+      idleSeconds: spec.idleSeconds,
+      origin: spec.origin,
+      id,
+      createdMs,
+      createdWallMs: clock.wallMs(),
+      lastUsedMs: createdMs,
+      lastUsedWallMs: 0,
+    };
   }
 
   #insert(policy: Policy): void {
-    const list = this.#lists[policy.direction];
-    let at = list.length;
-    while (at > 0 && list[at - 1]!.policy.priority > policy.priority) at--;
-    list.splice(at, 0, new Entry(policy));
-    this.#note(policy);
-    this.#schedule(policy);
-    this.generation++;
+    const serial = ++this.#serial;
+    const entry = { policy, serial, slot: this.#indexOf(policy).add(policy, serial) };
+    this.#note(entry);
+    this.#changed();
+    this.#warnAbout(entry);
   }
 
-  #note(policy: Policy): void {
-    this.#byId.set(policy.id, policy);
-    this.#bySelector.set(selectorKey(policy.direction, policy.selector), policy);
+  #insertAll(policies: readonly Policy[]): void {
+    const groups = new Map<PolicyIndex, [Policy, number][]>();
+    for (const policy of policies) {
+      const index = this.#indexOf(policy);
+      if (!groups.has(index)) groups.set(index, []);
+      groups.get(index)!.push([policy, ++this.#serial]);
+    }
+    for (const [index, group] of groups) {
+      const slots = index.addAll(group);
+      for (const [i, [policy, serial]] of group.entries()) {
+        this.#note({ policy, serial, slot: slots[i]! });
+      }
+    }
+  }
+
+  #note(entry: Entry): void {
+    const { policy } = entry;
+    this.#byId.set(policy.id, entry);
+    this.#bySelector.set(selectorKey(policy.direction, policy.selector), entry);
+    this.#counts[policy.direction]++;
+    for (const { reqid } of policy.requests) {
+      if (reqid !== 0) this.#reqids.set(reqid, (this.#reqids.get(reqid) ?? 0) + 1);
+    }
+    this.#schedule(entry);
+  }
+
+  #forget(policy: Policy): void {
+    this.#byId.delete(policy.id);
+    this.#bySelector.delete(selectorKey(policy.direction, policy.selector));
+    this.#counts[policy.direction]--;
+    for (const { reqid } of policy.requests) {
+      const others = (this.#reqids.get(reqid) ?? 1) - 1;
+      if (others === 0) this.#reqids.delete(reqid);
+      else this.#reqids.set(reqid, others);
+    }
+  }
+
+  #clear(): void {
+    this.#byId.clear();
+    this.#bySelector.clear();
+    this.#reqids.clear();
+    for (const direction of ['in', 'out', 'fwd'] as const) this.#counts[direction] = 0;
+    this.#due.keep(() => false);
+    this.#indexes = this.#emptyIndexes();
+  }
+
+  #changed(): void {
+    this.#lists = {};
+    this.generation++;
   }
 
   #freeId(): number {
@@ -257,75 +321,64 @@ export class Spd {
     return this.#nextId++;
   }
 
-  #schedule(policy: Policy): void {
-    this.#nextDueMs = Math.min(this.#nextDueMs, endMs(policy));
+  #schedule(entry: Entry): void {
+    const dueMs = endMs(entry.policy);
+    if (dueMs === Infinity) return;
+    // What was removed before its time stays in the heap until then, but not without bound.
+    if (this.#due.size > 2 * this.size + 64) this.#due.keep((one) => this.#isLive(one));
+    this.#due.add(entry, dueMs);
+  }
+
+  #isLive(entry: Entry): boolean {
+    return this.#byId.get(entry.policy.id) === entry;
+  }
+
+  #warnAbout({ policy, slot }: Entry): void {
+    const { warn } = this.#options;
+    if (warn) for (const sentence of conflictsOf(this.#indexOf(policy), slot)) warn(sentence);
+  }
+
+  #indexOf({ direction, selector }: Policy): PolicyIndex {
+    return this.#indexes[direction][selector.src.address.family];
+  }
+
+  #sorted(direction: Direction): Policy[] {
+    const entries = [...this.#byId.values()].filter(({ policy }) => policy.direction === direction);
+    entries.sort((a, b) => a.policy.priority - b.policy.priority || a.serial - b.serial);
+    return entries.map(({ policy }) => policy);
+  }
+
+  #emptyIndexes(): Indexes {
+    const flows = this.#options.flows ?? FLOWS_USUAL;
+    const both = () => ({
+      4: new PolicyIndex(4, flows, this.cacheCounters[4]),
+      6: new PolicyIndex(6, flows, this.cacheCounters[6]),
+    });
+    return { in: both(), out: both(), fwd: both() };
   }
 }
 
-/**
- * A policy with its prefixes as words and masks, so that a comparison is a few integer operations.
- */
-class Entry {
-  readonly policy: Policy;
-  readonly namesLoopback: boolean;
-  readonly #addressLen: number;
-  readonly #words: Uint8Array;
-  readonly #masks: Uint8Array;
-
-  constructor(policy: Policy) {
-    const { src, dst } = policy.selector;
-    this.policy = policy;
-    this.namesLoopback =
-      namesLoopback(src.address, src.length) || namesLoopback(dst.address, dst.length);
-    const len = ADDRESS_LEN[src.address.family];
-    this.#addressLen = len;
-    this.#words = Uint8Array.of(...src.address.bytes, ...dst.address.bytes);
-    this.#masks = Uint8Array.from({ length: 2 * len }, (_, i) => {
-      const bits = i < len ? src.length - 8 * i : dst.length - 8 * (i - len);
-      return (0xff00 >> Math.min(8, Math.max(0, bits))) & 0xff;
-    });
-  }
-
-  matchesAddresses(p: Uint8Array, cursor: Cursor): boolean {
-    const len = this.#addressLen;
-    if (len !== (cursor.family === 4 ? 4 : 16)) return false;
-    const { srcAt, dstAt } = cursor;
-    for (let i = 0; i < len; i++) {
-      if (((p[srcAt + i]! ^ this.#words[i]!) & this.#masks[i]!) !== 0) return false;
-      if (((p[dstAt + i]! ^ this.#words[len + i]!) & this.#masks[len + i]!) !== 0) return false;
-    }
-    return true;
-  }
+/** Both stand in one IP header. */
+function checkFamilies(selector: Selector): void {
+  if (selector.src.address.family === selector.dst.address.family) return;
+  const what = describeSelector(selector);
+  throw new KeyError('EINVAL', `the addresses of a selector must be of one family: ${what}`);
 }
 
 /** The same text for the same selector, and only for it. */
 function selectorKey(direction: Direction, selector: Selector): string {
   const { src, dst, protocol, sport, dport } = selector;
-  const numbers = [protocol, sport, dport, src.length, dst.length];
-  return `${direction} ${numbers.join(' ')} ${src.address.bytes} ${dst.address.bytes}`;
+  const head = String.fromCharCode(protocol, sport & 0xffff, dport & 0xffff, src.length, dst.length);
+  const anyPorts = (sport === PORT_ANY ? 1 : 0) + (dport === PORT_ANY ? 2 : 0);
+  return direction + anyPorts + head + octetsKey(src.address.bytes) + octetsKey(dst.address.bytes);
 }
 
-function namesLoopback(address: Address, length: number): boolean {
-  return length >= 8 && isLoopback(address);
-}
-
-function isLoopbackPacket(p: Uint8Array, cursor: Cursor): boolean {
-  if (cursor.family === 4) return p[cursor.srcAt] === 127 || p[cursor.dstAt] === 127;
-  return isOne(p, cursor.srcAt) || isOne(p, cursor.dstAt);
-}
-
-function isOne(p: Uint8Array, at: number): boolean {
-  if (p[at + 15] !== 1) return false;
-  for (let i = 0; i < 15; i++) if (p[at + i] !== 0) return false;
-  return true;
-}
-
-/**
- * IPv6: the fragment header names an extension header, so that only the first fragment knows the
- * upper protocol.
- */
-function hidesProtocol(p: Uint8Array, cursor: Cursor): boolean {
-  return cursor.family === 6 && cursor.isFragment && isExtension(u8(p, cursor.fragmentHeaderAt));
+function octetsKey(octets: Uint8Array): string {
+  let key = '';
+  for (let i = 0; i < octets.length; i += 2) {
+    key += String.fromCharCode((octets[i]! << 8) | octets[i + 1]!);
+  }
+  return key;
 }
 
 function endMs(policy: Policy): number {

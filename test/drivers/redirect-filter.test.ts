@@ -32,6 +32,7 @@ function run(program: readonly Instruction[], frame: Uint8Array, vlan = 0): numb
     else if (code === 0x54) a = (a & k) >>> 0;
     else if (code === 0xb1) x = (load(k, 1) & 15) * 4;
     else if (code === 0x48) a = load(x + k, 2);
+    else if (code === 0x40) a = load(x + k, 4);
     else if (code === 0x20 && k === 0xfffff030) a = vlan;
     else if (code === 0x28 && k === 0xfffff000) a = load(12, 2);
     else if (code === 0x20) a = load(k, 4);
@@ -188,4 +189,47 @@ test('nothing to redirect needs no program; without a port no UDP is excepted', 
   expect(run(program, v6(58, '80'))).not.toBe(0);
   expect(run(program, v6(58, '8a'))).not.toBe(0);
   expect(bytecode(program.slice(0, 2))).toBe('2,32 0 0 4294963248,21 1 0 0');
+});
+
+/** A datagram to a port, whose length field says how much data there is. */
+function datagram(port: number, data: string, dataLen = data.length / 2): string {
+  const hex = (value: number) => value.toString(16).padStart(4, '0');
+  return `0123${hex(port)}${hex(8 + dataLen)}0000${data}`;
+}
+
+describe.each([
+  ['one port', [4500]],
+  ['many ports', [4500, 4501, 10_000, 4502]],
+  ['many ports, ours the last', [4502, 4501, 4500]],
+])('the port of a program: %s', (_name, sharedPorts) => {
+  const esp = datagram(4500, '00001001000000010000');
+  const ike = datagram(4500, '000000001122334455667788');
+  const keepalive = datagram(4500, 'ff');
+  const nobody: Diversion = { out: [], in: [], all: false };
+  const cases: [string, Uint8Array, boolean][] = [
+    ['ESP', v4(17, esp), true],
+    ['ESP behind options', v4(17, esp, { options: '01010100' }), true],
+    ['ESP in IPv6', v6(17, esp), true],
+    ['IKE', v4(17, ike), false],
+    ['IKE behind options', v4(17, ike, { options: '01010100' }), false],
+    ['IKE in IPv6', v6(17, ike), false],
+    ['a keep-alive', v4(17, keepalive), false],
+    ['a keep-alive in IPv6', v6(17, keepalive), false],
+    ['a fragment of UDP', v4(17, esp, { frag: '2000' }), true],
+    ['a later fragment of UDP', v4(17, ike, { frag: '0001' }), true],
+    ['a fragment of UDP in IPv6', v6(44, `1100000100000000${esp}`), true],
+    ['a fragment of TCP in IPv6', v6(44, `0600000100000000${esp}`), false],
+    ['another port', v4(17, datagram(4499, '00001001000000010000')), false],
+    ['another port in IPv6', v6(17, datagram(4503, '00001001000000010000')), false],
+    ['TCP', v4(6, esp), false],
+  ];
+  test.each(cases)('%s', (_what, frame, redirected) => {
+    for (const encapPort of [undefined, 4600]) {
+      const own = { linkHeaderLen: 14, encapPort, sharedPorts };
+      expect(run(compileFilter(nobody, own)!, frame) !== 0).toBe(redirected);
+      // What is not ESP is judged as if it were any other packet.
+      expect(run(compileFilter({ ...nobody, all: true }, own)!, frame)).not.toBe(0);
+      expect(run(compileFilter(both, own)!, frame)).not.toBe(0);
+    }
+  });
 });

@@ -1,5 +1,5 @@
 import { formatAddress } from '../../src/base/address.ts';
-import type { PolicySpec } from '../../src/spd/policy.ts';
+import { PORT_ANY, PROTOCOL_ANY } from '../../src/spd/policy.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import * as ipv6 from '../../src/wire/ipv6.ts';
 import { policy, Rig, type RigOptions, request, type SaOptions, sa } from './rig.ts';
@@ -8,14 +8,18 @@ export const A = { 4: '10.0.0.1', 6: '2001:db8::1' } as const;
 export const B = { 4: '10.0.0.2', 6: '2001:db8::2' } as const;
 
 /** One layer of protection as seen from A; without `src` and `dst` it is transport mode between the packet's ends. */
-export type LayerGiven = Partial<SaOptions> & { readonly tunnel?: 4 | 6 };
+export type LayerGiven = Omit<Partial<SaOptions>, 'tunnel'> & {
+  readonly tunnel?: 4 | 6;
+  readonly tunnelOptions?: SaOptions['tunnel'];
+};
 
 export interface PairOptions extends RigOptions {
   /** Of the packets that are protected; 4. */
   readonly family?: 4 | 6;
   /** Of B, where it differs from A. */
   readonly peer?: RigOptions;
-  readonly policy?: Partial<PolicySpec>;
+  /** Which packets from A to B are protected, and so are their answers; all. */
+  readonly ports?: { readonly protocol: number; readonly sport?: number; readonly dport?: number };
 }
 
 /** Two hosts that protect what they send each other with the given layers, innermost first. */
@@ -24,7 +28,7 @@ export class Pair {
   readonly b: Rig;
 
   constructor(layers: readonly LayerGiven[], options: PairOptions = {}) {
-    const { family = 4, peer, policy: more, ...forA } = options;
+    const { family = 4, peer, ports, ...forA } = options;
     this.a = new Rig(forA);
     this.b = new Rig({ ...forA, ...peer });
     const requests = {
@@ -32,7 +36,7 @@ export class Pair {
       back: [] as ReturnType<typeof request>[],
     };
     let outer: 4 | 6 = family;
-    for (const [i, { tunnel, ...given }] of layers.entries()) {
+    for (const [i, { tunnel, tunnelOptions = {}, ...given }] of layers.entries()) {
       outer = tunnel ?? outer;
       // Or two layers of one kind would both take the newest SA.
       const { protocol = 'esp', reqid = i + 1 } = given;
@@ -46,6 +50,7 @@ export class Pair {
         ...auth,
         ...given,
         reqid,
+        tunnel: tunnelOptions,
         spi: 0x1001 + i,
       } as const;
       const other = { ...one, src: one.dst, dst: one.src, spi: 0x2001 + i };
@@ -59,10 +64,12 @@ export class Pair {
       requests.back.push(request({ protocol, mode, reqid, ...ends(other) }));
     }
     const all = family === 4 ? '0.0.0.0/0' : '::/0';
-    const there = policy('out', all, all, { ...more, requests: requests.there });
+    const there = policy('out', all, all, { ...ports, requests: requests.there });
     this.a.spd.add(there);
     this.b.spd.add({ ...there, direction: 'in' });
-    const back = policy('out', all, all, { ...more, requests: requests.back });
+    const { protocol = PROTOCOL_ANY, sport = PORT_ANY, dport = PORT_ANY } = ports ?? {};
+    const turned = { protocol, sport: dport, dport: sport };
+    const back = policy('out', all, all, { ...turned, requests: requests.back });
     this.b.spd.add(back);
     this.a.spd.add({ ...back, direction: 'in' });
   }

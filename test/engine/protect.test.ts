@@ -140,6 +140,7 @@ test('AH survives a source route: the last hop has other addresses than the firs
       protocol: 'ah',
       auth: 'hmac-sha256',
       spi: 0x1001,
+      reqid: 1,
       src: '2001:db8::1',
       dst: '2001:db8::9',
     }),
@@ -188,13 +189,16 @@ describe('batches', () => {
     },
   );
 
-  test('a packet that is twice in a batch is delivered once', () => {
-    const pair = new Pair([esp]);
-    const wire = pair.a.output(...many.slice(0, 3));
-    const delivered = pair.b.input(wire[0]!, wire[0]!, wire[1]!, wire[0]!, wire[2]!, wire[1]!);
-    expect(delivered.length).toBe(3);
-    expect(pair.b.drops()).toEqual({ 'in esp-replay': 3 });
-  });
+  test.each(['esp', 'ah'] as const)(
+    '%s: a packet that is twice in a batch is delivered once',
+    (protocol) => {
+      const pair = new Pair([{ protocol }]);
+      const wire = pair.a.output(...many.slice(0, 3));
+      const delivered = pair.b.input(wire[0]!, wire[0]!, wire[1]!, wire[0]!, wire[2]!, wire[1]!);
+      expect(delivered.length).toBe(3);
+      expect(pair.b.drops()).toEqual({ [`in ${protocol}-replay`]: 3 });
+    },
+  );
 
   test('what cannot be sent is dropped from the middle of a batch, and the rest goes', () => {
     const pair = new Pair([esp]);

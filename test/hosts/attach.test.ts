@@ -179,9 +179,9 @@ describe.skipIf(skipped !== undefined)('two hosts on a wire', () => {
       net.run(net.a, `ip -${family} route show table 7557`).text.split(/ ?\n/).sort();
     expect(routes(4)).toEqual([
       '',
-      '10.1.0.2 dev testudo0 scope link src 10.1.0.9 metric 100',
-      '10.50.0.0/16 dev testudo0 scope link metric 100',
-      '224.0.0.0/4 dev testudo0 scope link metric 100',
+      '10.1.0.2 dev testudo0 src 10.1.0.9 metric 100',
+      '10.50.0.0/16 dev testudo0 metric 100',
+      '224.0.0.0/4 dev testudo0 metric 100',
       'throw 255.255.255.255 metric 3000000000',
       'unreachable 10.1.0.2 metric 4000000000',
       'unreachable 10.50.0.0/16 metric 4000000000',

@@ -60,7 +60,9 @@ export interface Protected {
   readonly seq: number;
   /** The eight octets behind the sequence number: of AES-GCM the IV, in hexadecimal. */
   readonly iv: string;
+  /** Of UDP, else 0. */
   readonly sport: number;
+  readonly dport: number;
   readonly isFragment: boolean;
   readonly hopLimit: number;
 }
@@ -125,6 +127,7 @@ export function readWire(octets: Uint8Array): Wire {
       seq: u32(p, spiAt + 4),
       iv: Buffer.from(p.subarray(spiAt + 8, spiAt + 16)).toString('hex'),
       sport: cursor.sport,
+      dport: cursor.dport,
       isFragment: cursor.isFragment,
       hopLimit: u8(p, at + (cursor.family === 4 ? 8 : 7)),
     });

@@ -2,6 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { request } from '../../src/daemon/control-client.ts';
 import { controlPath } from '../../src/daemon/paths.ts';
@@ -25,17 +26,13 @@ export class DaemonHost {
   stdout = '';
   stderr = '';
 
-  private constructor(lab: Lab, space: string, args: readonly string[]) {
+  private constructor(lab: Lab, space: string, args: readonly string[], env: NodeJS.ProcessEnv) {
     this.lab = lab;
     this.space = space;
     this.socket = socketOf(lab, space);
     this.file = fileOf(lab, space);
-    this.child = lab.spawn(space, process.execPath, [
-      TESTUDO,
-      'up',
-      ...upArgs(lab, space),
-      ...args,
-    ]);
+    const command = [TESTUDO, 'up', ...upArgs(lab, space), ...args];
+    this.child = lab.spawn(space, process.execPath, command, env);
     this.child.stdout!.on('data', (text) => {
       this.stdout += text;
     });
@@ -50,10 +47,11 @@ export class DaemonHost {
     space: string,
     config: string,
     args: readonly string[] = [],
+    env: NodeJS.ProcessEnv = {},
   ): Promise<DaemonHost> {
     if (CLI === undefined) throw new Error('run "npm run build" first');
     writeFileSync(fileOf(lab, space), config);
-    const host = new DaemonHost(lab, space, args);
+    const host = new DaemonHost(lab, space, args, env);
     await host.says('testudo: ready');
     return host;
   }
@@ -62,7 +60,7 @@ export class DaemonHost {
   async says(text: string, times = 1): Promise<void> {
     while (this.stdout.split(text).length - 1 < times) {
       if (this.#hasEnded) throw new Error(`testudo up: ${this.stderr}`);
-      await Promise.race([once(this.child.stdout!, 'data'), once(this.child, 'close')]);
+      await this.#more(this.child.stdout!);
     }
   }
 
@@ -70,7 +68,7 @@ export class DaemonHost {
   async complains(text: string, times = 1): Promise<void> {
     while (this.stderr.split(text).length - 1 < times) {
       if (this.#hasEnded) throw new Error(`testudo up ended: ${this.stderr}`);
-      await Promise.race([once(this.child.stderr!, 'data'), once(this.child, 'close')]);
+      await this.#more(this.child.stderr!);
     }
   }
 
@@ -128,6 +126,19 @@ export class DaemonHost {
   /** Ends it as a crash would. */
   async kill(): Promise<void> {
     await this.stop('SIGKILL');
+  }
+
+  /** Until it has said more, or has ended. */
+  #more(stream: Readable): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        stream.off('data', done);
+        this.child.off('close', done);
+        resolve();
+      };
+      stream.on('data', done);
+      this.child.on('close', done);
+    });
   }
 
   get #hasEnded(): boolean {

@@ -68,8 +68,8 @@ export class Lab {
     const peer = ['peer', 'name', b.device, 'netns', b.space];
     execFileSync('ip', ['-n', a.space, 'link', 'add', a.device, 'type', 'veth', ...peer]);
     for (const { space, device, addresses } of [a, b]) {
-      // Otherwise it sends router solicitations and listener reports into every capture.
-      this.sh(space, `ip link set ${device} addrgenmode none up`);
+      // Link-local addresses work at once: routers look for neighbours with them.
+      this.sh(space, `sysctl -qw net.ipv6.conf.${device}.accept_dad=0; ip link set ${device} up`);
       for (const address of addresses) {
         const nodad = address.includes(':') ? ' nodad' : '';
         this.sh(space, `ip addr add ${address} dev ${device}${nodad}`);
@@ -92,8 +92,15 @@ export class Lab {
   }
 
   /** Starts a program in a namespace; it is killed with the lab. */
-  spawn(space: string, command: string, args: readonly string[]): ChildProcess {
-    const child = spawn('ip', ['netns', 'exec', space, command, ...args]);
+  spawn(
+    space: string,
+    command: string,
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = {},
+  ): ChildProcess {
+    const child = spawn('ip', ['netns', 'exec', space, command, ...args], {
+      env: { ...process.env, ...env },
+    });
     this.#children.push(child);
     return child;
   }
@@ -126,10 +133,11 @@ export class Lab {
 
   /** How many of `count` echo requests were answered; each carries the pattern in hexadecimal. */
   ping(space: string, to: string, { count = 2, size = 56, pattern = '', waitS = 1 } = {}): number {
+    // After the first answer ping waits for others only as long as the interval, whatever -W says.
     const data = pattern === '' ? '' : `-p ${pattern}`;
     const { stdout, stderr } = this.try(
       space,
-      `ping -n -c ${count} -i 0.05 -W ${waitS} -s ${size} ${data} ${to}`,
+      `ping -n -c ${count} -i 0.3 -W ${waitS} -s ${size} ${data} ${to}`,
     );
     const received = /(\d+) received/.exec(stdout)?.[1];
     if (received !== undefined) return Number(received);

@@ -11,6 +11,7 @@ import { connect, createServer } from 'node:net';
  *     node traffic.js udp-sink PORT COUNT | udp-source ADDRESS PORT COUNT SIZE,SIZE,...
  *     node traffic.js udp-flood ADDRESS PORT SIZE      until it is killed
  *     node traffic.js udp-listen PORT                  a JSON object per datagram
+ *     node traffic.js udp-relay ADDRESS PORT FROM-PORT TO-ADDRESS TO-PORT
  */
 export const MARKER = 'TESTUDO-CLEARTXT';
 const BLOCK_LEN = 64;
@@ -25,6 +26,7 @@ const roles: Readonly<Record<string, (...args: string[]) => void>> = {
   'udp-source': udpSource,
   'udp-flood': udpFlood,
   'udp-listen': udpListen,
+  'udp-relay': udpRelay,
 };
 roles[role]?.(...args);
 
@@ -147,13 +149,13 @@ function udpSource(address: string, port: string, count: string, sizes: string):
   send();
 }
 
-/** As fast as a timer of a millisecond allows, whatever the kernel says about it. */
+/** A thousand datagrams a second, whatever the kernel says about it. */
 function udpFlood(address: string, port: string, size: string): void {
   const socket = createSocket({ type: address.includes(':') ? 'udp6' : 'udp4' });
   const data = blocks(Number(size), 0);
   socket.on('error', () => {});
   setInterval(() => {
-    for (let i = 0; i < 4; i++) socket.send(data, Number(port), address, () => {});
+    socket.send(data, Number(port), address, () => {});
   }, 1);
   process.stdout.write('ready\n');
 }
@@ -163,4 +165,30 @@ function udpListen(port: string): void {
     print({ from: from.address, octets: data.length });
   });
   socket.bind(Number(port), '::', () => process.stdout.write('ready\n'));
+}
+
+/**
+ * What a NAT does to UDP, for one client: its datagrams go on from another port, and what comes back
+ * there goes to where it was last heard.
+ */
+function udpRelay(
+  address: string,
+  port: string,
+  fromPort: string,
+  toAddress: string,
+  toPort: string,
+): void {
+  const inside = createSocket('udp4');
+  const outside = createSocket('udp4');
+  let client: { address: string; port: number } | undefined;
+  inside.on('message', (data, from) => {
+    client = from;
+    outside.send(data, Number(toPort), toAddress);
+  });
+  outside.on('message', (data) => {
+    if (client) inside.send(data, client.port, client.address);
+  });
+  outside.bind(Number(fromPort), () => {
+    inside.bind(Number(port), address, () => process.stdout.write('ready\n'));
+  });
 }

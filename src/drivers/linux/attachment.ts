@@ -60,6 +60,11 @@ export interface Attachment {
    * divert still is.
    */
   setDiversion(diversion: Diversion): void;
+  /**
+   * UDP ports of programs whose ESP is redirected to `inspect`. Works with the next diversion if
+   * there is none yet. Throws as `setDiversion`.
+   */
+  sharePorts(ports: readonly number[]): void;
   setMtu(mtu: number): void;
   /** Call when devices, addresses or routes of the host may have changed. */
   refresh(): void;
@@ -203,6 +208,18 @@ class Attached implements Attachment {
     this.#wires.setFilters(diversion, inspectName(this.#routes.tun));
   }
 
+  sharePorts(ports: readonly number[]): void {
+    const before = this.#wires.sharedPorts;
+    this.#wires.sharedPorts = ports;
+    if (!this.#diverting) return;
+    try {
+      this.#wires.setFilters(this.#diversion, inspectName(this.#routes.tun));
+    } catch (error) {
+      this.#wires.sharedPorts = before;
+      throw error;
+    }
+  }
+
   setMtu(mtu: number): void {
     this.#mtu = mtu;
     this.#local?.setMtu(mtu);
@@ -228,7 +245,7 @@ class Attached implements Attachment {
 
   /**
    * After a failed start: undoes what we did, but what an earlier process has left goes on
-   * blocking.
+   * blocking, and what another one has set stays.
    */
   abandon(): void {
     this.#closed = true;
@@ -237,7 +254,7 @@ class Attached implements Attachment {
       ...this.#addedRules.map(
         (family) => () => removeRule(family, { table, pref: this.#rulePref }),
       ),
-      () => this.#wires.tookOver || this.#wires.restore(),
+      () => this.#wires.tookOver || this.#wires.unfind(),
       () => this.#closeDevices(),
     ]);
   }

@@ -3,6 +3,7 @@ import * as bytes from '../../wire/bytes.ts';
 import * as ipv4 from '../../wire/ipv4.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import { PROTO } from '../../wire/protocol.ts';
+import { HEADER_LEN as UDP_HEADER_LEN } from '../../wire/udp.ts';
 import type { Diversion, InDiversion } from './diversion.ts';
 
 /**
@@ -27,6 +28,12 @@ export interface FilterOptions {
   readonly linkHeaderLen: number;
   /** The UDP port that goes to the engine's own socket. */
   readonly encapPort?: number | undefined;
+  /**
+   * UDP ports that other programs have bound, for IKE: of what comes to them, ESP is redirected
+   * (RFC 3948 §2.2: what does not begin with four zero octets), and so are fragments of UDP, since
+   * one of ESP cannot be told from the rest.
+   */
+  readonly sharedPorts?: readonly number[];
 }
 
 /**
@@ -35,9 +42,13 @@ export interface FilterOptions {
  */
 export const INSTRUCTIONS_MAX = 1500;
 
+const UDP_DPORT_AT = 2;
+const UDP_LEN_AT = 4;
+
 const LD_W = 0x20;
 const LD_H = 0x28;
 const LD_B = 0x30;
+const LD_W_INDEXED = 0x40;
 const LD_H_INDEXED = 0x48;
 const LDX_IP_HEADER_LEN = 0xb1;
 const AND = 0x54;
@@ -66,7 +77,8 @@ export function compileFilter(
   diversion: Diversion,
   options: FilterOptions,
 ): readonly Instruction[] | undefined {
-  if (!diversion.all && diversion.in.length === 0) return undefined;
+  const { sharedPorts = [] } = options;
+  if (!diversion.all && diversion.in.length === 0 && sharedPorts.length === 0) return undefined;
   const pairs = diversion.all ? undefined : diversion.in;
   const program = assemble(pairs, options);
   return program.length <= INSTRUCTIONS_MAX ? program : assemble(undefined, options);
@@ -79,8 +91,8 @@ export function bytecode(program: readonly Instruction[]): string {
 }
 
 function assemble(pairs: readonly InDiversion[] | undefined, options: FilterOptions) {
-  const v4 = [...exceptions4(options), ...matches(4, pairs, options)];
-  const v6 = [...exceptions6(options), ...matches(6, pairs, options)];
+  const v4 = [...exceptions4(options), ...shared4(options), ...matches(4, pairs, options)];
+  const v6 = [...exceptions6(options), ...shared6(options), ...matches(6, pairs, options)];
   return [
     // A tagged packet belongs to the VLAN's own device, which is a wire of its own.
     op(LD_W, KNOWN_VLAN_PRESENT),
@@ -148,6 +160,62 @@ function exceptions6({ linkHeaderLen, encapPort }: FilterOptions): Instruction[]
     jump(JEQ, encapPort, 0, 1),
     PASS,
   ];
+}
+
+/** ESP to the ports of programs, and fragments of UDP; everything else goes on behind it. */
+function shared4({ linkHeaderLen, sharedPorts = [] }: FilterOptions): Instruction[] {
+  if (sharedPorts.length === 0) return [];
+  const tests = [
+    op(LD_H, linkHeaderLen + ipv4.FRAGMENT_AT),
+    jump(JSET, ipv4.FLAG_MF | 0x1fff, 0, 1),
+    REDIRECT,
+    op(LDX_IP_HEADER_LEN, linkHeaderLen),
+    ...sharedTests(sharedPorts, (at) => [LD_H_INDEXED, LD_W_INDEXED, linkHeaderLen + at]),
+  ];
+  return [
+    op(LD_B, linkHeaderLen + ipv4.PROTOCOL_AT),
+    jump(JEQ, PROTO.UDP, 0, tests.length),
+    ...tests,
+  ];
+}
+
+function shared6({ linkHeaderLen, sharedPorts = [] }: FilterOptions): Instruction[] {
+  if (sharedPorts.length === 0) return [];
+  const upperAt = linkHeaderLen + ipv6.HEADER_LEN;
+  const tests = sharedTests(sharedPorts, (at) => [LD_H, LD_W, upperAt + at]);
+  return [
+    op(LD_B, linkHeaderLen + ipv6.NEXT_HEADER_AT),
+    jump(JEQ, PROTO.FRAGMENT, 0, 3),
+    op(LD_B, upperAt),
+    jump(JEQ, PROTO.UDP, 0, 2 + tests.length),
+    REDIRECT,
+    jump(JEQ, PROTO.UDP, 0, tests.length),
+    ...tests,
+  ];
+}
+
+/**
+ * Of one UDP datagram, whose fields are read by what `load` gives: instructions for 16 and 32 bits,
+ * and where. What is too short for ESP is not: a keep-alive is the program's, like IKE.
+ */
+function sharedTests(
+  ports: readonly number[],
+  load: (at: number) => readonly [half: number, word: number, k: number],
+): Instruction[] {
+  const half = (at: number) => op(load(at)[0], load(at)[2]);
+  const word = (at: number) => op(load(at)[1], load(at)[2]);
+  const marker = [
+    half(UDP_LEN_AT),
+    jump(JGE, UDP_HEADER_LEN + 4, 0, 3),
+    word(UDP_HEADER_LEN),
+    jump(JEQ, 0, 1, 0),
+    REDIRECT,
+  ];
+  const tests = ports.map((port, i) => {
+    const left = ports.length - 1 - i;
+    return jump(JEQ, port, left, left === 0 ? marker.length : 0);
+  });
+  return [half(UDP_DPORT_AT), ...tests, ...marker];
 }
 
 /** What is left: all of it, or the pairs of this family. */

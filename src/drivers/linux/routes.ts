@@ -53,7 +53,7 @@ export function applyRoutes(diversion: Diversion, context: RouteContext): void {
     runBatch(
       'ip',
       [`-${family}`],
-      missing.map((route) => `route replace ${route}`),
+      missing.map((route) => `route replace ${route}${isTunRoute(route) ? TUN_SCOPE : ''}`),
     );
     const stale = [...presentRoutes(family, context.table)].filter((route) => !desired.has(route));
     stale.sort((a, b) => Number(isTunRoute(b)) - Number(isTunRoute(a)));
@@ -70,6 +70,13 @@ export function flushRoutes(table: number, family: Family): void {
   // Fails when the table was never made, which is as good.
   tryRun('ip', [`-${family}`, 'route', 'flush', 'table', String(table)]);
 }
+
+/**
+ * Not the usual scope of a route without a gateway, "link": when somebody adds a route by a gateway
+ * that is diverted, and names no device, the kernel looks the gateway up among routes of that scope,
+ * would find ours, and send what we have protected back to us.
+ */
+const TUN_SCOPE = ' scope global';
 
 function isTunRoute(route: string): boolean {
   return route.includes(' dev ');

@@ -1,9 +1,11 @@
-import { EAGAIN, failure, type Libc, MSG_DONTWAIT, MSG_TRUNC, SOCK_FLAGS } from './libc.ts';
+import { EAGAIN, failure, type Libc, MSG_DONTWAIT, SOCK_FLAGS } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, withBlock } from './native-memory.ts';
 import { type EventWatch, type Watch, watch } from './poll.ts';
 import { SOL_SOCKET } from './socket.ts';
 
-/** AF_UNIX SOCK_SEQPACKET sockets, which Node has none of: connections that carry whole messages. */
+/**
+ * AF_UNIX SOCK_SEQPACKET sockets, which Node has none of: connections that carry whole messages.
+ */
 
 const AF_UNIX = 1;
 const SOCK_SEQPACKET = 5;
@@ -16,7 +18,7 @@ const SO_DOMAIN = 39;
 const SO_MARK = 36;
 const SCM_RIGHTS = 1;
 const BACKLOG = 64;
-/** Octets of one message that are read; a longer one is told by its length. */
+/** Octets of one message that are read or written. */
 const MESSAGE_LEN_MAX = 65_536;
 /** A msghdr (56 octets, rounded up), its iovec, and control data for a few descriptors. */
 const IOVEC_AT = 64;
@@ -108,6 +110,7 @@ export class SeqpacketSocket {
   readonly #fd: number;
   readonly #memory: MessageMemory;
   #watching: EventWatch | undefined;
+  #events: SeqpacketEvents | undefined;
   #isReading = true;
   #wantsRoom = false;
   #isClosed = false;
@@ -124,12 +127,11 @@ export class SeqpacketSocket {
 
   /** Replaces who is called when something happens. */
   listen(events: SeqpacketEvents): void {
-    this.#watching?.close();
-    this.#watching = watch(this.#c, this.#fd, () => {
-      if (this.#wantsRoom) events.writable();
-      if (this.#isReading && !this.#isClosed) events.readable();
+    this.#events = events;
+    this.#watching ??= watch(this.#c, this.#fd, () => {
+      if (this.#wantsRoom) this.#events?.writable();
+      if (this.#isReading && !this.#isClosed) this.#events?.readable();
     });
-    this.#update();
   }
 
   /** While false, `readable` is not called, and the other end's messages wait. */
@@ -145,17 +147,16 @@ export class SeqpacketSocket {
 
   /**
    * The next message, which stays where it is: `consume` takes it off, and the other end can see
-   * that. The octets are lent until the next call of anything here; of a message that is `cut`
-   * there are fewer than were sent. `undefined`: none yet; `end`: there will be none.
+   * that. The octets are lent until the next call of anything here; of a message longer than 65,536
+   * octets there are only as many. `undefined`: none yet; `end`: there will be none.
    */
-  peek(): { readonly octets: Uint8Array; readonly cut: boolean } | 'end' | undefined {
-    const flags = MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT;
+  peek(): Uint8Array | 'end' | undefined {
     const { octets } = this.#memory;
+    const flags = MSG_PEEK | MSG_DONTWAIT;
     const len = this.#c.recv(this.#fd, octets.base, MESSAGE_LEN_MAX, flags);
     if (len === 0) return 'end';
     if (len < 0) return this.#c.errno() === EAGAIN ? undefined : 'end';
-    const shown = Math.min(len, MESSAGE_LEN_MAX);
-    return { octets: octets.bytes.subarray(0, shown), cut: len > MESSAGE_LEN_MAX };
+    return octets.bytes.subarray(0, len);
   }
 
   consume(): void {
@@ -180,6 +181,8 @@ export class SeqpacketSocket {
     to.bytes.set(octets);
     const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
     const sent = this.#c.sendto(this.#fd, to.base, octets.length, flags, 0, 0);
+    // It may hold keys that the program has asked for.
+    to.bytes.fill(0, 0, octets.length);
     if (sent >= 0) return 'sent';
     return this.#c.errno() === EAGAIN ? 'full' : 'gone';
   }

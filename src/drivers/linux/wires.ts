@@ -21,6 +21,8 @@ export class Wires {
    * now.
    */
   readonly tookOver: boolean;
+  /** UDP ports that programs have bound, whose ESP is redirected. */
+  sharedPorts: readonly number[] = [];
   /** The devices as last seen, with the program that is set there now. */
   #present = new Map<string, { readonly wire: Wire; program: string }>();
 
@@ -59,9 +61,10 @@ export class Wires {
   /** Redirects clear packets to `device` on all wires as the diversion says. */
   setFilters(diversion: Diversion, device: string): void {
     const { encapPort } = this.#options;
+    const { sharedPorts } = this;
     for (const present of this.#present.values()) {
       const { name, linkHeaderLen } = present.wire;
-      const program = compileFilter(diversion, { linkHeaderLen, encapPort });
+      const program = compileFilter(diversion, { linkHeaderLen, encapPort, sharedPorts });
       const text = program ? bytecode(program) : 'none';
       if (text === present.program) continue;
       this.#ifThere(name, () => {
@@ -77,6 +80,16 @@ export class Wires {
   restore(): void {
     for (const { name } of findWires('auto')) removeFilter(name, this.#pref);
     for (const name of [...this.#state.keys()]) this.#release(name);
+    removeState(this.#options.stateFile);
+  }
+
+  /**
+   * Undoes what `find` has done, and nothing else: filters at the wires are those of another host
+   * as long as `setFilters` was not called.
+   */
+  unfind(): void {
+    for (const [name, state] of this.#state) setReversePathFilter(name, state.reversePathFilter);
+    this.#state.clear();
     removeState(this.#options.stateFile);
   }
 

@@ -1,0 +1,156 @@
+import type { Env } from '../base/env.ts';
+import { ERRNO } from '../base/errno.ts';
+import { KeyError } from '../base/error.ts';
+import { libc } from '../drivers/linux/libc.ts';
+import type { Watch } from '../drivers/linux/poll.ts';
+import { listenSeqpacket, markSocket, type SeqpacketSocket } from '../drivers/linux/seqpacket.ts';
+import type { KeyEngine } from '../key/engine.ts';
+import { toHex } from '../wire/bytes.ts';
+import { encodeAnswer, type Greeting, parseGreeting } from './exec-greeting.ts';
+import { type ExecSession, ExecSessions } from './exec-sessions.ts';
+import { PfkeySeqpacket } from './pfkey-seqpacket.ts';
+
+const CLIENT_MAX = 64;
+/** Connections that have not shown a token yet. Anybody can make them; the oldest gives way. */
+const STRANGER_MAX = 16;
+const EPERM = ERRNO.EPERM;
+
+export interface ExecServerOptions {
+  readonly engine: KeyEngine;
+  readonly env: Env;
+  /** SO_MARK of sockets whose packets bypass the host; undefined where none are diverted. */
+  readonly mark: number | undefined;
+  /**
+   * From now on, ESP in UDP to these ports, which programs have bound, is the host's. Throws
+   * KeyError where that cannot be.
+   */
+  readonly encapsulate: (ports: readonly number[]) => void;
+}
+
+/** Serves the programs that run under `testudo exec`; native/testudo_pfkey.c is in each of them. */
+export class ExecServer {
+  /** The abstract address, without its leading zero. */
+  readonly name: string;
+  readonly #options: ExecServerOptions;
+  readonly #sessions: ExecSessions;
+  readonly #listening: Watch;
+  readonly #strangers = new Set<SeqpacketSocket>();
+  readonly #clients = new Set<PfkeySeqpacket>();
+  #droppedBefore = 0;
+  #isClosed = false;
+
+  /** Throws an Error where there are no such sockets: not Linux, or without koffi. */
+  constructor(options: ExecServerOptions) {
+    const { env, encapsulate } = options;
+    this.#options = options;
+    this.#sessions = new ExecSessions(env, (ports) => {
+      if (!this.#isClosed) encapsulate(ports);
+    });
+    const octets = new Uint8Array(8);
+    env.random.fill(octets);
+    this.name = `testudo-${toHex(octets)}`;
+    const c = libc('testudo exec');
+    this.#listening = listenSeqpacket(c, this.name, (socket) => this.#connected(socket));
+  }
+
+  get clients(): number {
+    return this.#clients.size;
+  }
+
+  /** Notices that were dropped because a program did not read. */
+  get droppedNotices(): number {
+    let sum = this.#droppedBefore;
+    for (const client of this.#clients) sum += client.droppedNotices;
+    return sum;
+  }
+
+  /** A command begins; `end` must be called when it has ended. Throws KeyError EBUSY. */
+  open(): { readonly token: string; readonly end: () => void } {
+    const session = this.#sessions.open();
+    return { token: toHex(session.token), end: () => this.#sessions.end(session) };
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    this.#listening.close();
+    for (const socket of this.#strangers) socket.close();
+    for (const client of this.#clients) client.close();
+    this.#sessions.close();
+  }
+
+  #connected(socket: SeqpacketSocket): void {
+    if (this.#strangers.size >= STRANGER_MAX) {
+      const oldest = [...this.#strangers][0]!;
+      this.#strangers.delete(oldest);
+      oldest.close();
+    }
+    this.#strangers.add(socket);
+    socket.listen({ readable: () => this.#greeted(socket), writable: () => undefined });
+  }
+
+  #greeted(socket: SeqpacketSocket): void {
+    const message = socket.take();
+    if (message === undefined) return;
+    this.#strangers.delete(socket);
+    if (message === 'end') return socket.close();
+    const { octets, fds } = message;
+    try {
+      const greeting = parseGreeting(octets);
+      const session = greeting && this.#sessions.find(greeting.token);
+      if (!session) {
+        this.#options.env.log('warn', 'exec: a program without a valid token was turned away');
+        this.#answer(socket, EPERM);
+      } else if (greeting.operation === 'pfkey') {
+        this.#welcome(socket, session);
+      } else {
+        this.#answer(socket, this.#option(session, greeting, fds));
+      }
+    } finally {
+      octets.fill(0);
+      // A copy that we kept would delay the program's own close.
+      for (const fd of fds) libc('testudo exec').close(fd);
+    }
+  }
+
+  #answer(socket: SeqpacketSocket, errno: number): void {
+    socket.send(encodeAnswer(errno));
+    socket.close();
+  }
+
+  #welcome(socket: SeqpacketSocket, session: ExecSession): void {
+    if (this.#clients.size >= CLIENT_MAX) {
+      this.#options.env.log('warn', `exec: ${CLIENT_MAX} PF_KEY sockets are open already`);
+      return this.#answer(socket, ERRNO.ENOBUFS);
+    }
+    this.#sessions.connected(session);
+    const client = new PfkeySeqpacket(socket, this.#options.engine, () => {
+      this.#clients.delete(client);
+      this.#droppedBefore += client.droppedNotices;
+      this.#sessions.disconnected(session);
+    });
+    this.#clients.add(client);
+    socket.send(encodeAnswer(0));
+  }
+
+  /** A socket option of the program. Returns the errno. */
+  #option(session: ExecSession, greeting: Greeting, fds: readonly number[]): number {
+    const { operation, value } = greeting;
+    if (operation === 'encapsulate') return this.#encapsulate(session, value);
+    const { mark } = this.#options;
+    const [fd] = fds;
+    if (operation === 'receive-buffer' || fd === undefined) return ERRNO.EINVAL;
+    if (mark === undefined) return 0;
+    return markSocket(libc('exec'), fd, mark, operation === 'bypass' ? 'set' : 'unset');
+  }
+
+  #encapsulate(session: ExecSession, port: number): number {
+    try {
+      this.#sessions.addPort(session, port);
+      return 0;
+    } catch (error) {
+      const { log } = this.#options.env;
+      log('warn', `exec: ESP in UDP on port ${port} of a program: ${String(error)}`);
+      return ERRNO[error instanceof KeyError ? error.errno : 'EIO'];
+    }
+  }
+}

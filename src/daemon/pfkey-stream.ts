@@ -1,0 +1,109 @@
+import type { Socket } from 'node:net';
+import { KeyError } from '../base/error.ts';
+import type { KeyEngine } from '../key/engine.ts';
+import { messageLength } from '../wire/pfkey.ts';
+import type { Dialect } from '../wire/pfkey-message.ts';
+import { PfkeyConnection } from './pfkey-connection.ts';
+
+/** A longer message is no request of ours, and a client that sends one is not speaking PF_KEY. */
+const REQUEST_LEN_MAX = 65_536;
+const NOTICE_QUEUE_LEN = 1_048_576;
+
+/** A program on a stream socket: messages follow each other, each as long as its header says. */
+export class PfkeyStream {
+  readonly #socket: Socket;
+  readonly #connection: PfkeyConnection;
+  readonly #broken: (why: string) => void;
+  #unread: Uint8Array = new Uint8Array(0);
+  #hasEnded = false;
+
+  /** `broken` is told why a connection is given up because of what it sent. */
+  constructor(socket: Socket, engine: KeyEngine, dialect: Dialect, broken: (why: string) => void) {
+    this.#socket = socket;
+    this.#broken = broken;
+    const outlet = {
+      noticeQueueLen: NOTICE_QUEUE_LEN,
+      get isClosed() {
+        return socket.destroyed || socket.writableEnded;
+      },
+      get waiting() {
+        return socket.writableLength;
+      },
+      write: (octets: Uint8Array) => void socket.write(octets),
+    };
+    this.#connection = new PfkeyConnection(outlet, engine, dialect);
+    socket.on('data', (chunk: Uint8Array) => this.#arrived(chunk));
+    socket.on('drain', () => this.#goOn());
+    socket.on('end', () => {
+      this.#hasEnded = true;
+      this.#goOn();
+    });
+    socket.on('close', () => this.#closed());
+    // What a client does to its end is its business; `close` follows.
+    socket.on('error', () => undefined);
+  }
+
+  get droppedNotices(): number {
+    return this.#connection.droppedNotices;
+  }
+
+  #arrived(chunk: Uint8Array): void {
+    const before = this.#unread;
+    this.#unread = new Uint8Array(before.length + chunk.length);
+    this.#unread.set(before, 0);
+    this.#unread.set(chunk, before.length);
+    // There may be keys in it.
+    before.fill(0);
+    chunk.fill(0);
+    this.#goOn();
+  }
+
+  /**
+   * Does what can be done now: first the rest of a dump, then requests, as long as the client reads
+   * what it asked for.
+   */
+  #goOn(): void {
+    if (this.#socket.destroyed) return;
+    const connection = this.#connection;
+    connection.goOn();
+    while (!connection.mustWait) {
+      const request = this.#nextRequest();
+      if (!request) break;
+      connection.handle(request);
+    }
+    if (connection.mustWait) this.#socket.pause();
+    else if (this.#hasEnded) this.#socket.end();
+    else this.#socket.resume();
+  }
+
+  /** The octets of one whole message, or undefined while there are not enough, or never will be. */
+  #nextRequest(): Uint8Array | undefined {
+    let length: number | undefined;
+    try {
+      length = messageLength(this.#unread);
+    } catch (error) {
+      if (!(error instanceof KeyError)) throw error;
+      this.#giveUp(error.message);
+      return undefined;
+    }
+    if (length === undefined) return undefined;
+    if (length > REQUEST_LEN_MAX) {
+      this.#giveUp(`a message of ${length} octets, at most ${REQUEST_LEN_MAX} are taken`);
+      return undefined;
+    }
+    if (this.#unread.length < length) return undefined;
+    const request = this.#unread.subarray(0, length);
+    this.#unread = this.#unread.subarray(length);
+    return request;
+  }
+
+  #giveUp(why: string): void {
+    this.#broken(why);
+    this.#socket.destroy();
+  }
+
+  #closed(): void {
+    this.#unread.fill(0);
+    this.#connection.close();
+  }
+}

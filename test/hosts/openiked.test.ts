@@ -1,0 +1,182 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { occurrences, type Wire } from './capture.ts';
+import { whyNoExec } from './exec-host.ts';
+import { IkedHost, type IkedOptions, makeCertificates, type Place } from './iked.ts';
+import { announceSkip, Lab, whyNoHosts } from './namespaces.ts';
+import { MARKER, PATTERN, tcp, udp } from './programs.ts';
+
+/** Debian's OpenIKED, unmodified, negotiates keys for our hosts. */
+
+const skipped = announceSkip('openiked.test.ts', whyNoHosts('iked', 'openssl') ?? whyNoExec());
+
+const A: Place = { wire: '10.97.0.1', net: '10.98.1.0/24', inner: '10.98.1.1', id: 'a.example' };
+const B: Place = { wire: '10.97.0.2', net: '10.98.2.0/24', inner: '10.98.2.1', id: 'b.example' };
+
+describe.skipIf(skipped)('OpenIKED', () => {
+  let lab: Lab;
+  let spaces: [string, string];
+  let ends: IkedHost[];
+
+  beforeEach(() => {
+    lab = new Lab();
+    spaces = [lab.space('a'), lab.space('b')];
+    const [a, b] = spaces;
+    lab.wire(
+      { space: a, device: 'w0', addresses: [`${A.wire}/24`] },
+      { space: b, device: 'w0', addresses: [`${B.wire}/24`] },
+    );
+    lab.sh(a, `ip addr add ${A.inner}/32 dev lo`);
+    lab.sh(b, `ip addr add ${B.inner}/32 dev lo`);
+    // So that no test begins with a search for the neighbour.
+    lab.ping(a, B.wire);
+    ends = [];
+  });
+  afterEach(async () => {
+    // Killed with the lab, the command could not take its program along.
+    await Promise.all(ends.map((end) => end.stop()));
+    lab.close();
+  });
+
+  async function hosts(config = ''): Promise<[IkedHost, IkedHost]> {
+    const both = await Promise.all([
+      IkedHost.start(lab, spaces[0], config),
+      IkedHost.start(lab, spaces[1]),
+    ]);
+    ends.push(...both);
+    return both;
+  }
+
+  /** A initiates, B waits. */
+  async function run(
+    [a, b]: readonly [IkedHost, IkedHost],
+    options: Partial<IkedOptions> = {},
+    etc = new Map<string, string>(),
+  ): Promise<void> {
+    const of = (id: string, mode: 'active' | 'passive'): IkedOptions => {
+      const folder = etc.get(id);
+      return { mode, ...options, ...(folder === undefined ? {} : { etc: folder }) };
+    };
+    await b.run(B, A, { ...of(B.id, 'passive'), mode: 'passive' });
+    await a.run(A, B, of(A.id, 'active'));
+  }
+
+  const ping = (size = 56) => lab.ping(spaces[0], B.inner, { size, pattern: PATTERN, count: 3 });
+
+  /** Nothing but IKE and ESP between the two, and nothing readable in it. */
+  function expectProtected(wire: Wire, kind: 'esp' | 'udp'): void {
+    const ike = [`${A.wire} > ${B.wire} protocol 17`, `${B.wire} > ${A.wire} protocol 17`];
+    expect(wire.clear.filter((line) => !ike.includes(line))).toEqual([]);
+    expect(occurrences(wire, MARKER)).toBe(0);
+    const esp = wire.packets.filter(({ spi }) => spi !== 0);
+    expect(new Set(esp.map((packet) => packet.kind))).toEqual(new Set([kind]));
+    expect(new Set(esp.map(({ src }) => src))).toEqual(new Set([A.wire, B.wire]));
+  }
+
+  async function expectTraffic(kind: 'esp' | 'udp'): Promise<void> {
+    const capture = await lab.capture(spaces[0], 'w0');
+    expect(ping()).toBe(3);
+    expect(ping(4000)).toBe(3);
+    const { sent, received } = await tcp(lab, spaces[0], spaces[1], B.inner, 1 << 20);
+    expect(received).toBe(sent);
+    const back = await udp(lab, spaces[1], spaces[0], A.inner, 200, [20, 1000, 3000]);
+    expect(back).toMatchObject({ sent: 200, lost: 0, received: 200, wrong: 0 });
+    expectProtected(await capture.stop(), kind);
+  }
+
+  test('with a shared key: ping, TCP and UDP, protected; ended in order', async () => {
+    const [a, b] = await hosts();
+    await run([a, b]);
+    await Promise.all([a.hasSas(2), b.hasSas(2), a.hasPolicies(3), b.hasPolicies(3)]);
+    await expectTraffic('esp');
+    for (const end of [a, b]) {
+      expect((await end.host.status()).drops).toEqual([]);
+      expect(end.log).not.toMatch(/pfkey.*(fail|no reply|error)/i);
+    }
+    // It takes down what it has made, and when it is told to, so does its peer.
+    a.control(`reset id ${B.id}`);
+    await Promise.all([a.hasSas(0), b.hasSas(0), a.hasPolicies(0), b.hasPolicies(0)]);
+    await b.stop();
+    await a.stop();
+    await run([a, b]);
+    await Promise.all([a.hasSas(2), b.hasSas(2)]);
+    expect(await a.stop()).toBe(0);
+    await Promise.all([a.hasSas(0), a.hasPolicies(0)]);
+  });
+
+  test('with certificates', async () => {
+    const etc = makeCertificates(lab.dir, [A.id, B.id]);
+    const both = await hosts();
+    await run(both, { auth: '' }, etc);
+    await Promise.all(both.map((end) => end.hasSas(2)));
+    await expectTraffic('esp');
+    expect(both[0].log).not.toContain('psk');
+  });
+
+  test('with NAT traversal forced: IKE and ESP share port 4500', async () => {
+    const both = await hosts();
+    await run(both, { args: ['-t'] });
+    await Promise.all(both.map((end) => end.hasSas(2)));
+    await expectTraffic('udp');
+    // IKE still gets through, on the same port, in both directions.
+    both[1].control(`reset id ${A.id}`);
+    await Promise.all(both.map((end) => end.hasSas(0)));
+  });
+
+  test('a packet asks for the SAs that it needs', async () => {
+    const request = `esp/tunnel/${A.wire}-${B.wire}/require`;
+    const both = await hosts(`spdadd ${A.net} ${B.net} any -P out ipsec ${request};\n`);
+    await run(both, { mode: 'passive' });
+    const capture = await lab.capture(spaces[0], 'w0');
+    expect((await both[0].host.status()).sas.mature).toBe(0);
+    lab.ping(spaces[0], B.inner, { pattern: PATTERN, count: 1 });
+    await Promise.all(both.map((end) => end.hasSas(2)));
+    expect(ping()).toBe(3);
+    expect(await both[0].host.count('acquires')).toBeGreaterThan(0);
+    expectProtected(await capture.stop(), 'esp');
+  });
+
+  test('new keys under load: every datagram arrives', async () => {
+    const both = await hosts();
+    await run(both, { lifetime: 'lifetime 4' });
+    await Promise.all(both.map((end) => end.hasSas(2)));
+    const capture = await lab.capture(spaces[0], 'w0');
+    const result = await udp(lab, spaces[0], spaces[1], B.inner, 6000, [400]);
+    expect(result).toMatchObject({ sent: 6000, lost: 0, received: 6000, wrong: 0 });
+    const wire = await capture.stop();
+    expectProtected(wire, 'esp');
+    const spis = new Set(wire.packets.filter(({ src }) => src === A.wire).map(({ spi }) => spi));
+    expect(spis.size).toBeGreaterThan(1);
+  });
+
+  test('a daemon that was killed starts again', async () => {
+    const both = await hosts();
+    await run(both);
+    await Promise.all(both.map((end) => end.hasSas(2)));
+    const before = both[0].host.setkey('dump;').match(/spi=\d+/g);
+    await both[0].crash();
+    // Its SAs go on: the host does not depend on the daemon.
+    expect(ping()).toBe(3);
+    await both[0].run(A, B, { mode: 'active' });
+    await both[0].logs('-> ESTABLISHED');
+    await both[0].hasSas(2);
+    expect(ping()).toBe(3);
+    expect(both[0].host.setkey('dump;').match(/spi=\d+/g)).not.toEqual(before);
+  });
+
+  test('a host that was killed lets nothing out, and starts again', async () => {
+    const both = await hosts();
+    await run(both);
+    await Promise.all(both.map((end) => end.hasSas(2)));
+    await both[0].host.kill();
+    expect(await both[0].ended()).toBe(1);
+    expect(both[0].log).toContain('the host has gone away');
+    const capture = await lab.capture(spaces[0], 'w0');
+    expect(ping()).toBe(0);
+    const again = await IkedHost.start(lab, spaces[0]);
+    ends[0] = again;
+    await again.run(A, B, { mode: 'active' });
+    await again.hasSas(2);
+    expect(ping()).toBe(3);
+    expectProtected(await capture.stop(), 'esp');
+  });
+});

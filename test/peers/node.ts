@@ -1,0 +1,212 @@
+import {
+  type Address,
+  address,
+  addressFrom,
+  formatAddress,
+  sameAddress,
+} from '../../src/base/address.ts';
+import type { Env } from '../../src/base/env.ts';
+import { errnoName } from '../../src/base/errno.ts';
+import { nodeCrypto } from '../../src/crypto/node-provider.ts';
+import { Host } from '../../src/engine/host.ts';
+import { defaultSettings } from '../../src/engine/settings.ts';
+import { Inet } from '../../src/inet/inet.ts';
+import type { KeyClient } from '../../src/key/client.ts';
+import { KeyEngine } from '../../src/key/engine.ts';
+import { Sad } from '../../src/sad/sad.ts';
+import { memorySequences } from '../../src/sad/sequence.ts';
+import { parseScript } from '../../src/setkey/parser.ts';
+import { SetkeyError } from '../../src/setkey/place.ts';
+import { formatPolicyEntry } from '../../src/setkey/print-policy.ts';
+import { formatSa } from '../../src/setkey/print-sa.ts';
+import { actionsOf } from '../../src/setkey/requests.ts';
+import { Spd } from '../../src/spd/spd.ts';
+import { u32 } from '../../src/wire/bytes.ts';
+import { Cursor, decode } from '../../src/wire/cursor.ts';
+import { type Packet, packetFrom } from '../../src/wire/packet.ts';
+import type { Message } from '../../src/wire/pfkey-message.ts';
+import { PROTO } from '../../src/wire/protocol.ts';
+import { testEnv } from '../engine/rig.ts';
+
+/** What went over a wire: from where to where, as what, and with which SPI. */
+export interface Seen {
+  readonly from: string;
+  readonly to: string;
+  readonly what: 'esp' | 'ah' | 'plain';
+  readonly spi: number;
+}
+
+/** Nodes on one wire, with one clock: as the rump kernels on a bus of NetBSD's tests. */
+export class Bus {
+  readonly env = testEnv();
+  readonly seen: Seen[] = [];
+  readonly #nodes: Node[] = [];
+
+  add(...addresses: string[]): Node {
+    const node = new Node(this.env, addresses.map(address), (packet) => this.#carry(node, packet));
+    this.#nodes.push(node);
+    return node;
+  }
+
+  /** Time passes, a tenth of a second at a time. */
+  advance(seconds: number): void {
+    for (let i = 0; i < 10 * seconds; i++) {
+      this.env.advance(100);
+      for (const { host } of this.#nodes) host.poll(this.env.clock.monotonicMs());
+    }
+  }
+
+  /** What has gone over the wire since the last call. */
+  take(): Seen[] {
+    return this.seen.splice(0);
+  }
+
+  #carry(from: Node, packet: Packet): void {
+    this.seen.push(describePacket(packet));
+    const copy = packet.copy();
+    for (const node of this.#nodes) if (node !== from) node.arrived(copy);
+  }
+}
+
+/** One host: databases, key engine, packet engine and the end of pings. */
+export class Node {
+  readonly sad: Sad;
+  readonly spd: Spd;
+  readonly engine: KeyEngine;
+  readonly host: Host;
+  readonly inet: Inet;
+  readonly addresses: readonly Address[];
+  #seq = 0;
+
+  constructor(env: Env, addresses: readonly Address[], transmit: (packet: Packet) => void) {
+    this.addresses = addresses;
+    const { clock, random } = env;
+    this.sad = new Sad({
+      clock,
+      random,
+      sequences: memorySequences(),
+      expired: (sa, limit) => this.engine.expired(sa, limit),
+    });
+    this.spd = new Spd({ clock, expired: (policy) => this.engine.policyExpired(policy) });
+    this.engine = new KeyEngine({
+      env,
+      sad: this.sad,
+      spd: this.spd,
+      crypto: nodeCrypto,
+      allowLegacy: false,
+    });
+    this.host = new Host({
+      env,
+      sad: this.sad,
+      spd: this.spd,
+      settings: defaultSettings(),
+      events: {
+        acquire: (policy, request, src, dst, trigger) =>
+          void this.engine.acquire(policy, request, src, dst, trigger),
+        natMapping: (sa, from, to) => this.engine.natMapping(sa, from, to),
+      },
+      transmit: (packets, count) => packets.slice(0, count).forEach(transmit),
+      deliver: (packets, count) => this.inet.receive(packets, count),
+    });
+    this.inet = new Inet({ addresses, send: (packets, count) => this.host.output(packets, count) });
+  }
+
+  arrived(octets: Uint8Array): void {
+    const cursor = new Cursor();
+    if (decode(octets, 0, octets.length, cursor) !== undefined) return;
+    const to = addressFrom(cursor.family, octets, cursor.dstAt);
+    const isOurs = this.addresses.some((one) => sameAddress(one, to));
+    if (isOurs) this.host.input([packetFrom(octets)], 1);
+  }
+
+  /** Whether an echo request comes back. */
+  ping(to: string): boolean {
+    let came = false;
+    const socket = this.inet.openEcho(() => {
+      came = true;
+    });
+    socket.send(1, new Uint8Array(56), address(to));
+    socket.close();
+    return came;
+  }
+
+  /** Runs a setkey script; returns the errno of every answer that was not a success. */
+  setkey(script: string): string[] {
+    const errors: string[] = [];
+    for (const message of messagesOf(script)) {
+      for (const reply of this.ask(message)) {
+        if (reply.errno !== 0) errors.push(errnoName(reply.errno) ?? `${reply.errno}`);
+      }
+    }
+    return errors;
+  }
+
+  /** As `setkey -D`: text of every SA. */
+  dumpSas(): string[] {
+    return this.#dump('DUMP').map((one) => formatSa(one, CONTEXT));
+  }
+
+  /** As `setkey -DP`. */
+  dumpPolicies(): string[] {
+    return this.#dump('X_SPDDUMP').map((one) => formatPolicyEntry(one, CONTEXT));
+  }
+
+  ask(message: Message): Message[] {
+    const replies: Message[] = [];
+    const client: KeyClient = {
+      origin: 'client',
+      dialect: 'linux',
+      deliver: (one, kind) => void (kind === 'reply' && replies.push(one)),
+      deliverDump: (entries) => {
+        for (let next = entries.next(); !next.done; next = entries.next()) replies.push(next.value);
+      },
+    };
+    const session = this.engine.connect(client);
+    session.request({ ...message, seq: ++this.#seq, pid: 7 });
+    session.close();
+    return replies;
+  }
+
+  #dump(type: 'DUMP' | 'X_SPDDUMP'): Message[] {
+    const head = {
+      errno: 0,
+      satype: 'unspec',
+      seq: 0,
+      pid: 0,
+      reserved: 0,
+      extensions: [],
+    } as const;
+    return this.ask({ type, ...head }).filter((one) => one.errno === 0);
+  }
+}
+
+const CONTEXT = { now: 0, time: (seconds: number) => `${seconds}`, ports: false };
+
+function messagesOf(script: string): Message[] {
+  const { entries } = parseScript(script, 'script');
+  return entries.flatMap((entry) => {
+    if (entry instanceof SetkeyError) throw entry;
+    const resolver = {
+      addresses: () => [],
+      service: () => undefined,
+      interfaceIndex: () => undefined,
+    };
+    const actions = actionsOf(entry, { resolver, supported: undefined, forwardToo: false });
+    return actions.flatMap((action) => (action.kind === 'send' ? [action.message] : []));
+  });
+}
+
+function describePacket(packet: Packet): Seen {
+  const p = packet.copy();
+  const cursor = new Cursor();
+  if (decode(p, 0, p.length, cursor) !== undefined) throw new Error('a broken packet on the wire');
+  const { protocol, upperAt } = cursor;
+  const [what, spi] =
+    protocol === PROTO.ESP
+      ? (['esp', u32(p, upperAt)] as const)
+      : protocol === PROTO.AH
+        ? (['ah', u32(p, upperAt + 4)] as const)
+        : (['plain', 0] as const);
+  const end = (at: number) => formatAddress(addressFrom(cursor.family, p, at));
+  return { from: end(cursor.srcAt), to: end(cursor.dstAt), what, spi };
+}
