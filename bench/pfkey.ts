@@ -119,6 +119,13 @@ function countAnswers(socket: Socket, count: number): Promise<void> {
   });
 }
 
+/** Seconds that the process has spent on a processor, in the kernel and out of it. */
+function processorSeconds(child: ChildProcess): number {
+  const stat = readFileSync(`/proc/${child.pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) / 100;
+}
+
 function residentKilobytes(child: ChildProcess): number {
   const status = readFileSync(`/proc/${child.pid}/status`, 'utf8');
   return Number(/^VmRSS:\s+(\d+)/m.exec(status)![1]);
@@ -140,6 +147,7 @@ const host = await startHost(folder);
 const socket = connect(join(folder, 'pfkey'));
 await once(socket, 'connect');
 const seconds: Record<string, number[]> = {};
+const busy: Record<string, number[]> = {};
 let bytesPerSa = 0;
 await ask(socket, REQUESTS.ADD!, 1000);
 await ask(socket, () => message(FLUSH, 0), 1);
@@ -147,17 +155,24 @@ for (let round = 0; round < ROUNDS; round++) {
   const before = residentKilobytes(host);
   for (const name of ['ADD', 'GET', 'DELETE', 'GETSPI']) {
     seconds[name] ??= [];
+    busy[name] ??= [];
+    const spent = processorSeconds(host);
     seconds[name].push(await ask(socket, REQUESTS[name]!, COUNT));
+    busy[name].push(processorSeconds(host) - spent);
     if (name === 'ADD' && round === 0)
       bytesPerSa = ((residentKilobytes(host) - before) * 1024) / COUNT;
   }
   await ask(socket, () => message(FLUSH, 0), 1);
 }
-console.log(`| request (${COUNT}, pipelined) | per second, median of ${ROUNDS} | spread |`);
-console.log('|---|---|---|');
+const median = (values: readonly number[]) =>
+  [...values].sort((a, b) => a - b)[values.length >> 1]!;
+console.log(`| request (${COUNT}, pipelined) | per second, median of ${ROUNDS} | spread | host |`);
+console.log('|---|---|---|---|');
 for (const [name, times] of Object.entries(seconds)) {
-  const rates = times.map((one) => Math.round(COUNT / one)).sort((a, b) => a - b);
-  console.log(`| ${name} | ${rates[rates.length >> 1]} | ${rates[0]}-${rates.at(-1)} |`);
+  const rates = times.map((one) => Math.round(COUNT / one));
+  const microseconds = ((1e6 * median(busy[name]!)) / COUNT).toFixed(1);
+  const spread = `${Math.min(...rates)}-${Math.max(...rates)}`;
+  console.log(`| ${name} | ${median(rates)} | ${spread} | ${microseconds} µs of CPU each |`);
 }
 console.log(
   `\nResident memory of the host: ${Math.round(bytesPerSa)} octets per SA that was added.`,

@@ -6,6 +6,7 @@ import { execCommand } from './exec.ts';
 import { netstatCommand } from './netstat.ts';
 import { pingCommand } from './ping.ts';
 import { statusCommand } from './status.ts';
+import { sysctlCommand } from './sysctl.ts';
 import { upCommand } from './up.ts';
 
 /** The program `testudo` with all its commands. */
@@ -21,6 +22,7 @@ export function testudo(): Command {
       .addCommand(downCommand())
       .addCommand(statusCommand())
       .addCommand(netstatCommand())
+    .addCommand(sysctlCommand())
       .addCommand(pingCommand())
       .addCommand(execCommand())
       .addCommand(demoCommand())

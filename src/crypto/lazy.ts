@@ -15,8 +15,8 @@ import type { AhTransform, EspTransform } from './transform.ts';
 export class LazyCrypto implements CryptoProvider {
   readonly name: string;
   readonly #eager: CryptoProvider;
-  readonly #espShapes = new Map<string, EspShape>();
-  readonly #ahShapes = new Map<string, AhShape>();
+  readonly #espKinds = new Map<string, EspKind>();
+  readonly #ahKinds = new Map<string, AhKind>();
 
   constructor(eager: CryptoProvider) {
     this.name = eager.name;
@@ -32,67 +32,83 @@ export class LazyCrypto implements CryptoProvider {
     return this.#eager.supports(algorithm);
   }
 
-  esp(spec: TransformSpec): EspTransform {
+  /** With `keys`, those are used and not the ones of the spec, which must be equal. */
+  esp(spec: TransformSpec, keys: KeySource = keysOf(spec)): EspTransform {
     checkEspSpec(spec);
-    const name = combination(spec);
-    let shape = this.#espShapes.get(name);
-    if (shape === undefined) {
+    const name = nameOf(spec);
+    let kind = this.#espKinds.get(name);
+    if (kind === undefined) {
+      const algorithms = algorithmsOf(spec);
       const made = this.#eager.esp(spec);
       const { ivLen, icvLen, alignLen, iv, authenticates } = made;
-      shape = { ivLen, icvLen, alignLen, iv, authenticates };
       made.wipe();
-      this.#espShapes.set(name, shape);
+      const shape = { ivLen, icvLen, alignLen, iv, authenticates };
+      kind = { ...shape, make: (of) => this.#eager.esp({ ...algorithms, ...partsOf(of) }) };
+      this.#espKinds.set(name, kind);
     }
-    return new LazyEsp(this.#eager, spec, shape);
+    return new LazyEsp(kind, keys);
   }
 
-  ah(spec: TransformSpec): AhTransform {
+  /** As `esp`. */
+  ah(spec: TransformSpec, keys: KeySource = keysOf(spec)): AhTransform {
     checkAhSpec(spec);
-    const name = combination(spec);
-    let shape = this.#ahShapes.get(name);
-    if (shape === undefined) {
+    const name = nameOf(spec);
+    let kind = this.#ahKinds.get(name);
+    if (kind === undefined) {
+      const algorithms = algorithmsOf(spec);
       const made = this.#eager.ah(spec);
-      shape = { icvLen: made.icvLen, ivLen: made.ivLen };
+      const { icvLen, ivLen } = made;
       made.wipe();
-      this.#ahShapes.set(name, shape);
+      kind = { icvLen, ivLen, make: (of) => this.#eager.ah({ ...algorithms, ...partsOf(of) }) };
+      this.#ahKinds.set(name, kind);
     }
-    return new LazyAh(this.#eager, spec, shape);
+    return new LazyAh(kind, keys);
   }
 }
 
-type EspShape = Omit<EspTransform, 'seal' | 'open' | 'wipe'>;
-type AhShape = Omit<AhTransform, 'sign' | 'verify' | 'wipe'>;
+/** Where a transform finds its keys when it is made. */
+export interface KeySource {
+  readonly authKey: Uint8Array;
+  readonly encryptKey: Uint8Array;
+}
+
+/** What all transforms of one combination of algorithms and key lengths have in common. */
+interface EspKind extends Omit<EspTransform, 'seal' | 'open' | 'wipe'> {
+  readonly make: (keys: KeySource) => EspTransform;
+}
+
+interface AhKind extends Omit<AhTransform, 'sign' | 'verify' | 'wipe'> {
+  readonly make: (keys: KeySource) => AhTransform;
+}
 
 class LazyEsp implements EspTransform {
-  readonly #eager: CryptoProvider;
-  readonly #shape: EspShape;
-  #spec: TransformSpec | undefined;
+  readonly #kind: EspKind;
+  #keys: KeySource | undefined;
   #made: EspTransform | undefined;
 
-  constructor(eager: CryptoProvider, spec: TransformSpec, shape: EspShape) {
-    this.#eager = eager;
-    this.#spec = spec;
-    this.#shape = shape;
+  constructor(kind: EspKind, keys: KeySource) {
+    this.#kind = kind;
+    this.#keys = keys;
   }
 
   get ivLen(): number {
-    return this.#shape.ivLen;
+    return this.#kind.ivLen;
   }
 
   get icvLen(): number {
-    return this.#shape.icvLen;
+    return this.#kind.icvLen;
   }
 
   get alignLen(): number {
-    return this.#shape.alignLen;
+    return this.#kind.alignLen;
   }
 
   get iv(): EspTransform['iv'] {
-    return this.#shape.iv;
+    return this.#kind.iv;
   }
 
   get authenticates(): boolean {
-    return this.#shape.authenticates;
+    return this.#kind.authenticates;
   }
 
   seal(p: Uint8Array, at: number, end: number, seqHigh: number): void {
@@ -105,34 +121,32 @@ class LazyEsp implements EspTransform {
 
   wipe(): void {
     this.#made?.wipe();
-    this.#spec = undefined;
+    this.#keys = undefined;
   }
 
   #make(): EspTransform {
-    assert(this.#spec !== undefined, 'a transform is not used after it was wiped');
-    this.#made = this.#eager.esp(this.#spec);
+    assert(this.#keys !== undefined, 'a transform is not used after it was wiped');
+    this.#made = this.#kind.make(this.#keys);
     return this.#made;
   }
 }
 
 class LazyAh implements AhTransform {
-  readonly #eager: CryptoProvider;
-  readonly #shape: AhShape;
-  #spec: TransformSpec | undefined;
+  readonly #kind: AhKind;
+  #keys: KeySource | undefined;
   #made: AhTransform | undefined;
 
-  constructor(eager: CryptoProvider, spec: TransformSpec, shape: AhShape) {
-    this.#eager = eager;
-    this.#spec = spec;
-    this.#shape = shape;
+  constructor(kind: AhKind, keys: KeySource) {
+    this.#kind = kind;
+    this.#keys = keys;
   }
 
   get icvLen(): number {
-    return this.#shape.icvLen;
+    return this.#kind.icvLen;
   }
 
   get ivLen(): number {
-    return this.#shape.ivLen;
+    return this.#kind.ivLen;
   }
 
   sign(...packet: Parameters<AhTransform['sign']>): void {
@@ -145,18 +159,31 @@ class LazyAh implements AhTransform {
 
   wipe(): void {
     this.#made?.wipe();
-    this.#spec = undefined;
+    this.#keys = undefined;
   }
 
   #make(): AhTransform {
-    assert(this.#spec !== undefined, 'a transform is not used after it was wiped');
-    this.#made = this.#eager.ah(this.#spec);
+    assert(this.#keys !== undefined, 'a transform is not used after it was wiped');
+    this.#made = this.#kind.make(this.#keys);
     return this.#made;
   }
 }
 
+/** The spec without keys: those of the first SA are not to be kept. */
+function algorithmsOf({ cipher, mac, allowLegacy }: TransformSpec) {
+  return { cipher, mac, allowLegacy };
+}
+
+function keysOf({ macKey, cipherKey }: TransformSpec): KeySource {
+  return { authKey: macKey, encryptKey: cipherKey };
+}
+
+function partsOf({ authKey, encryptKey }: KeySource): Pick<TransformSpec, 'macKey' | 'cipherKey'> {
+  return { macKey: authKey, cipherKey: encryptKey };
+}
+
 /** What besides the octets of the keys decides whether a transform can be made. */
-function combination({ cipher, cipherKey, mac, macKey, allowLegacy }: TransformSpec): string {
+function nameOf({ cipher, cipherKey, mac, macKey, allowLegacy }: TransformSpec): string {
   const legacy = allowLegacy ? ' legacy' : '';
   return `${cipher?.name} ${cipherKey.length} ${mac?.name} ${macKey.length}${legacy}`;
 }

@@ -16,24 +16,27 @@ export class PfkeyStream {
   readonly #broken: (why: string) => void;
   #unread: Uint8Array = new Uint8Array(0);
   #hasEnded = false;
+  /** Messages that go out together: a write of its own for each costs more than all else does. */
+  #unsent: Uint8Array[] = [];
+  #unsentLen = 0;
 
   /** `broken` is told why a connection is given up because of what it sent. */
   constructor(socket: Socket, engine: KeyEngine, dialect: Dialect, broken: (why: string) => void) {
     this.#socket = socket;
     this.#broken = broken;
+    const waiting = () => socket.writableLength + this.#unsentLen;
     const outlet = {
       noticeQueueLen: NOTICE_QUEUE_LEN,
       get isClosed() {
         return socket.destroyed || socket.writableEnded;
       },
       get waiting() {
-        return socket.writableLength;
+        return waiting();
       },
-      write: (octets: Uint8Array) => void socket.write(octets),
+      write: (octets: Uint8Array) => this.#write(octets),
     };
     this.#connection = new PfkeyConnection(outlet, engine, dialect);
     socket.on('data', (chunk: Uint8Array) => this.#arrived(chunk));
-    socket.on('drain', () => this.#goOn());
     socket.on('end', () => {
       this.#hasEnded = true;
       this.#goOn();
@@ -63,7 +66,7 @@ export class PfkeyStream {
    * what it asked for.
    */
   #goOn(): void {
-    if (this.#socket.destroyed) return;
+    if (this.#socket.destroyed || this.#socket.writableEnded) return;
     const connection = this.#connection;
     connection.goOn();
     while (!connection.mustWait) {
@@ -71,9 +74,31 @@ export class PfkeyStream {
       if (!request) break;
       connection.handle(request);
     }
+    this.#flush();
     if (connection.mustWait) this.#socket.pause();
     else if (this.#hasEnded) this.#socket.end();
     else this.#socket.resume();
+  }
+
+  #write(octets: Uint8Array): void {
+    // Also for what is said unasked, out of any other turn of the loop.
+    if (this.#unsent.length === 0) queueMicrotask(() => this.#flush());
+    this.#unsent.push(octets);
+    this.#unsentLen += octets.length;
+  }
+
+  #flush(): void {
+    if (this.#unsent.length === 0) return;
+    const octets = Buffer.concat(this.#unsent, this.#unsentLen);
+    // There may be keys in it.
+    for (const one of this.#unsent) one.fill(0);
+    this.#unsent = [];
+    this.#unsentLen = 0;
+    if (this.#socket.destroyed) return;
+    this.#socket.write(octets, () => {
+      octets.fill(0);
+      this.#goOn();
+    });
   }
 
   /** The octets of one whole message, or undefined while there are not enough, or never will be. */
@@ -104,6 +129,7 @@ export class PfkeyStream {
 
   #closed(): void {
     this.#unread.fill(0);
+    this.#flush();
     this.#connection.close();
   }
 }

@@ -1,15 +1,17 @@
 import { ADDRESS_LEN } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
-import { copy, setU8, setU16, u8, zero } from '../wire/bytes.ts';
+import { copy, setU8, setU16, u8, u16, zero } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import { PROTO } from '../wire/protocol.ts';
+import type { Settings } from './settings.ts';
 
 /**
- * The packet as AH authenticates it (RFC 4302 §3.3.3.1): fields that routers change are zero, and those that change in a
- * way that can be foreseen have the value they will arrive with. Written to `to`, which has room for any packet; returns how
- * many octets. `ahAt` is where AH begins: what follows is taken as it is, with the ICV field as it stands.
+ * The packet as AH authenticates it (RFC 4302 §3.3.3.1): fields that routers change are zero, and
+ * those that change in a way that can be foreseen have the value they will arrive with. Written to
+ * `to`, which has room for any packet; returns how many octets. `ahAt` is where AH begins: what
+ * follows is taken as it is, with the ICV field as it stands.
  */
 export function mute(
   p: Uint8Array,
@@ -17,18 +19,18 @@ export function mute(
   ahAt: number,
   end: number,
   to: Uint8Array,
-  clearTos: boolean,
+  settings: Settings,
 ): number | DropReason {
   const { at } = cursor;
   copy(p, at, to, 0, end - at);
-  if (cursor.family === 4) muteIpv4(to, clearTos);
+  if (cursor.family === 4) muteIpv4(to, settings);
   else if (!muteIpv6(to, ahAt - at)) return 'bad-option';
   return end - at;
 }
 
-function muteIpv4(to: Uint8Array, clearTos: boolean): void {
-  if (clearTos) ipv4.setTos(to, 0, 0);
-  ipv4.setFragment(to, 0, 0, 0);
+function muteIpv4(to: Uint8Array, { ahClearTos, ahOffsetMask }: Settings): void {
+  if (ahClearTos) ipv4.setTos(to, 0, 0);
+  setU16(to, ipv4.FRAGMENT_AT, u16(to, ipv4.FRAGMENT_AT) & ahOffsetMask);
   ipv4.setTtl(to, 0, 0);
   setU16(to, ipv4.CHECKSUM_AT, 0);
   const end = ipv4.headerLen(to, 0);
@@ -45,7 +47,10 @@ function muteIpv4(to: Uint8Array, clearTos: boolean): void {
   }
 }
 
-/** RFC 4302 appendix A1: the options that arrive as they were sent. All others are zeroed as a whole. */
+/**
+ * RFC 4302 appendix A1: the options that arrive as they were sent. All others are zeroed as a
+ * whole.
+ */
 function isImmutableOption(type: number): boolean {
   return (
     type === ipv4.OPTION.NOP ||
@@ -75,14 +80,20 @@ function muteIpv6(to: Uint8Array, headersLen: number): boolean {
   return true;
 }
 
-/** RFC 8200 §4.2: the third-highest bit of an option's type says that its data may change on the way. */
+/**
+ * RFC 8200 §4.2: the third-highest bit of an option's type says that its data may change on the
+ * way.
+ */
 function muteOptions(to: Uint8Array, at: number, end: number): void {
   for (let i = at + 2; i < end; i += ipv6.optionLen(to, i)) {
     if ((u8(to, i) & 0x20) !== 0) zero(to, i + 2, ipv6.optionLen(to, i) - 2);
   }
 }
 
-/** A source route as it arrives: each hop swaps the destination with the next address of the list (RFC 2460 §4.4). */
+/**
+ * A source route as it arrives: each hop swaps the destination with the next address of the list
+ * (RFC 2460 §4.4).
+ */
 function finishRoute(to: Uint8Array, at: number): boolean {
   const left = ipv6.segmentsLeft(to, at);
   if (left === 0) return true;

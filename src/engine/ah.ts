@@ -37,9 +37,10 @@ export function sign(core: Core, flight: Flight, sa: Sa): DropReason | undefined
   const { packet, cursor, jobAt } = flight;
   const transform = sa.spec.ah!;
   const icvAt = jobAt + ah.HEADER_LEN;
-  // AES-GMAC's IV stands at the beginning of the ICV field, and is authenticated like the rest (RFC 4543 §4).
+  // AES-GMAC's IV stands at the beginning of the ICV field, and is authenticated like the rest (RFC
+  // 4543 §4).
   if (transform.ivLen > 0) core.ivs.writeUnique(packet.bytes, icvAt, sa, flight.seq);
-  const muted = mute(packet.bytes, cursor, jobAt, packet.end, core.muted, core.settings.ahClearTos);
+  const muted = mute(packet.bytes, cursor, jobAt, packet.end, core.muted, core.settings);
   if (typeof muted === 'string') return muted;
   transform.sign(core.muted, 0, muted, seqHigh(sa, flight.seq), packet.bytes, icvAt);
   return undefined;
@@ -51,7 +52,8 @@ export function prepareOpen(flight: Flight, sa: Sa, ahAt: number): DropReason | 
   const bad = ah.check(packet.bytes, ahAt, packet.end);
   if (bad !== undefined) return bad;
   const len = ah.len(packet.bytes, ahAt);
-  // Both ways of padding are accepted: the padding is authenticated, and peers differ (RFC 4302 §3.3.3.2.1).
+  // Both ways of padding are accepted: the padding is authenticated, and peers differ (RFC 4302
+  // §3.3.3.2.1).
   const least = ah.HEADER_LEN + sa.spec.ah!.icvLen;
   if (len < least || len > Math.ceil(least / 8) * 8) return 'ah-bad-length';
   if (flight.cursor.family === 6 && len % 8 !== 0) return 'ah-bad-length';
@@ -68,7 +70,7 @@ export function prepareOpen(flight: Flight, sa: Sa, ahAt: number): DropReason | 
 export function verify(core: Core, flight: Flight, sa: Sa): DropReason | undefined {
   const { packet, cursor, jobAt } = flight;
   const { muted } = core;
-  const end = mute(packet.bytes, cursor, jobAt, packet.end, muted, core.settings.ahClearTos);
+  const end = mute(packet.bytes, cursor, jobAt, packet.end, muted, core.settings);
   if (typeof end === 'string') return end;
   const { icvLen, ivLen } = sa.spec.ah!;
   zero(muted, jobAt - cursor.at + ah.HEADER_LEN + ivLen, icvLen - ivLen);

@@ -7,8 +7,9 @@ import { isExempt, isLoopbackPacket, isNeighbourDiscovery } from './exempt.ts';
 import type { Flight, Layer } from './flight.ts';
 
 /**
- * Whether a packet that came in may be handed on: the inbound check of RFC 4301 §5.2. The flight holds the SAs that were
- * actually used, outermost first. Undefined: it may. `ports-unknown`: it is a fragment and the answer needs the datagram.
+ * Whether a packet that came in may be handed on: the inbound check of RFC 4301 §5.2. The flight
+ * holds the SAs that were actually used, outermost first. Undefined: it may. `ports-unknown`: it is
+ * a fragment and the answer needs the datagram.
  */
 export function checkInput(core: Core, flight: Flight): DropReason | 'ports-unknown' | undefined {
   const { packet, cursor } = flight;
@@ -28,7 +29,8 @@ export function checkInput(core: Core, flight: Flight): DropReason | 'ports-unkn
 
 function withoutPolicy(core: Core, flight: Flight): DropReason | undefined {
   const { packet, cursor } = flight;
-  // A tunnel carries what its policy says and nothing else, or a peer could send from any address through it.
+  // A tunnel carries what its policy says and nothing else, or a peer could send from any address
+  // through it.
   if (usedTunnel(flight, 0)) return 'policy-unprotected-selector';
   const { defPolicy } = familySettings(core.settings, cursor.family);
   if (defPolicy === 'none' || flight.layerCount > 0) return undefined;

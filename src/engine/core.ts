@@ -35,15 +35,24 @@ export interface Core {
   deliver: PacketSink;
 }
 
-/** Identifications that are not 0, one after the other from a random start (RFC 6864 §4.1 asks for no repeats in flight). */
+/**
+ * Identifications that are not 0, one after the other from a random start (RFC 6864 §4.1 asks for
+ * no repeats in flight).
+ */
 export function nextId(core: Core): number {
   core.nextId = (core.nextId % 0xffff) + 1;
   return core.nextId;
 }
 
-/** What the engine tells those around it. Each is called in the middle of a packet, so it must not take long. */
+/**
+ * What the engine tells those around it. Each is called in the middle of a packet, so it must not
+ * take long.
+ */
 export interface Events {
-  /** A policy needs an SA that is not there. Addresses are those of the SA; the packet is the one that asked. */
+  /**
+   * A policy needs an SA that is not there. Addresses are those of the SA; the packet is the one
+   * that asked.
+   */
   acquire?(policy: Policy, request: Request, src: Address, dst: Address, trigger: Trigger): void;
   /** A peer behind a NAT now comes from another address or port. */
   natMapping?(sa: Sa, from: UdpEndpoint, to: UdpEndpoint): void;

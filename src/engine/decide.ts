@@ -12,12 +12,15 @@ import type { Flight } from './flight.ts';
 import type { FamilySettings, Settings } from './settings.ts';
 import { outerDf } from './tunnel.ts';
 
-/** What becomes of an outgoing packet; `reassemble`: it is a fragment, and the answer needs the whole datagram. */
+/**
+ * What becomes of an outgoing packet; `reassemble`: it is a fragment, and the answer needs the
+ * whole datagram.
+ */
 export type Verdict = 'clear' | 'protect' | 'reassemble' | { readonly drop: DropReason };
 
 /**
- * The policy for a decoded outgoing packet, and the SAs to protect it with (left in the flight, innermost first). Changes
- * nothing but the flight: the caller announces a missing SA.
+ * The policy for a decoded outgoing packet, and the SAs to protect it with (left in the flight,
+ * innermost first). Changes nothing but the flight: the caller announces a missing SA.
  */
 export function decideOutput(core: Core, flight: Flight): Verdict {
   const { packet, cursor } = flight;
@@ -104,7 +107,10 @@ export function familySettings(settings: Settings, family: 4 | 6): FamilySetting
   return family === 4 ? settings.inet : settings.inet6;
 }
 
-/** Whether the packet with the layers chosen for it can exist, and if not in one piece, whether it may be fragmented. */
+/**
+ * Whether the packet with the layers chosen for it can exist, and if not in one piece, whether it
+ * may be fragmented.
+ */
 function checkSize(core: Core, flight: Flight): Verdict {
   const { packet, cursor, layerCount } = flight;
   const headersLen = cursor.insertAt - cursor.at;
@@ -141,7 +147,10 @@ export function protectedLen(
   return len;
 }
 
-/** The largest packet with these headers whose protected form fits into `mtu`: what a too-big error reports. */
+/**
+ * The largest packet with these headers whose protected form fits into `mtu`: what a too-big error
+ * reports.
+ */
 export function innerMtu(flight: Flight, mtu: number, headersLen: number): number {
   const families = [flight.cursor.family];
   for (let i = 0; i < flight.layerCount; i++) {
@@ -172,7 +181,10 @@ function ipHeaderLen(family: 4 | 6): number {
   return family === 4 ? ipv4.HEADER_LEN : ipv6.HEADER_LEN;
 }
 
-/** Whether the outermost header is one of IPv4 with DF. IPv6 is fragmented by its source, which for these packets we are. */
+/**
+ * Whether the outermost header is one of IPv4 with DF. IPv6 is fragmented by its source, which for
+ * these packets we are.
+ */
 function mustStayWhole(core: Core, flight: Flight, headersLen: number): boolean {
   const { packet, cursor } = flight;
   let { family } = cursor;

@@ -10,8 +10,13 @@ import type { Flight } from './flight.ts';
 import { finishHeader, openGap } from './header.ts';
 
 const LOW = 2 ** 32;
+/** Its length stands in one octet. */
+const PAD_LEN_MAX = 255;
 
-/** How many octets a payload takes as ESP: header, IV, padding, trailer and ICV included, and UDP if it is in UDP. */
+/**
+ * How many octets a payload takes as ESP: header, IV, padding, trailer and ICV included, and UDP if
+ * it is in UDP.
+ */
 export function sealedLen(sa: Sa, payloadLen: number): number {
   const { alignLen, ivLen, icvLen } = sa.spec.esp!;
   const textLen = Math.ceil((payloadLen + esp.TRAILER_LEN) / alignLen) * alignLen;
@@ -39,7 +44,8 @@ export function prepare(core: Core, flight: Flight, sa: Sa, next: number): DropR
   writeIv(core, flight, sa, espAt + esp.HEADER_LEN, seq);
   // RFC 4303 §2.4: padding, then its length and the next header, end on the cipher's boundary.
   const overhang = (payloadLen + esp.TRAILER_LEN) % transform.alignLen;
-  const padLen = overhang === 0 ? 0 : transform.alignLen - overhang;
+  const least = overhang === 0 ? 0 : transform.alignLen - overhang;
+  const padLen = least + randomPadLen(core, flight, payloadLen, transform.alignLen);
   writePadding(core, sa, p, packet.end, padLen);
   setU8(p, packet.end + padLen, padLen);
   setU8(p, packet.end + padLen + 1, next);
@@ -95,7 +101,9 @@ export function open(flight: Flight, sa: Sa): void {
   flight.jobOk = sa.spec.esp!.open(flight.packet.bytes, flight.jobAt, flight.jobEnd, high);
 }
 
-/** After `open`: the ICV's verdict, the window again, and where the payload is (left in the flight). */
+/**
+ * After `open`: the ICV's verdict, the window again, and where the payload is (left in the flight).
+ */
 export function completeOpen(flight: Flight, sa: Sa): DropReason | undefined {
   const { ivLen, icvLen, authenticates } = sa.spec.esp!;
   const p = flight.packet.bytes;
@@ -132,20 +140,38 @@ function writeIv(core: Core, flight: Flight, sa: Sa, at: number, seq: number): v
   else if (iv === 'unpredictable') core.ivs.writeRandom(flight.packet.bytes, at, ivLen);
 }
 
+/**
+ * What `esp_randpad` adds to the padding of short payloads, so that their length says less: a random
+ * number of whole blocks, as far as the setting and the pad length octet allow. Sizes of packets are
+ * decided without it: it only makes long what is far shorter than any MTU.
+ */
+function randomPadLen(core: Core, flight: Flight, payloadLen: number, alignLen: number): number {
+  const { inet, inet6 } = core.settings;
+  const { espRandpad } = flight.cursor.family === 4 ? inet : inet6;
+  if (payloadLen >= espRandpad) return 0;
+  const most = Math.min(espRandpad - payloadLen, PAD_LEN_MAX - alignLen);
+  const { bytes, end } = flight.packet;
+  core.ivs.writeRandom(bytes, end, 1);
+  return (u8(bytes, end) % (Math.floor(most / alignLen) + 1)) * alignLen;
+}
+
 function writePadding(core: Core, sa: Sa, p: Uint8Array, at: number, len: number): void {
   if (sa.spec.padding === 'zero') zero(p, at, len);
   else if (sa.spec.padding === 'random') core.ivs.writeRandom(p, at, len);
   else for (let i = 0; i < len; i++) setU8(p, at + i, i + 1);
 }
 
-/** Takes the ESP layer's UDP header, if it has one, into account when the payload moves to the front. */
+/**
+ * Takes the ESP layer's UDP header, if it has one, into account when the payload moves to the
+ * front.
+ */
 export function headersEnd(flight: Flight): number {
   return flight.udpDport === 0 ? flight.jobAt : flight.jobAt - udp.HEADER_LEN;
 }
 
 /**
- * A transport-mode packet that crossed a NAT carries checksums made with addresses that are no longer there (RFC 3948
- * §3.1.2). Its octets are authenticated, so a new checksum hides nothing.
+ * A transport-mode packet that crossed a NAT carries checksums made with addresses that are no
+ * longer there (RFC 3948 §3.1.2). Its octets are authenticated, so a new checksum hides nothing.
  */
 export function repairChecksum(flight: Flight): void {
   const { packet, cursor } = flight;

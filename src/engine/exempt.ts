@@ -9,9 +9,9 @@ const IKE_PORT = 500;
 const IKE_NAT_PORT = 4500;
 
 /**
- * What a policy between two hosts must not catch unless it names it, since protection itself depends on it: neighbour
- * discovery, IKE, and our own ESP in UDP. Only the local port counts: with the peer's, anybody could send in the clear from
- * port 500 to any service.
+ * What a policy between two hosts must not catch unless it names it, since protection itself
+ * depends on it: neighbour discovery, IKE, and our own ESP in UDP. Only the local port counts: with
+ * the peer's, anybody could send in the clear from port 500 to any service.
  */
 export function isExempt(
   policy: Policy,
@@ -34,7 +34,10 @@ export function isExempt(
   return !namesPorts(policy) && isBetweenItsEnds(policy, p, cursor);
 }
 
-/** Whether a fragment must wait for the rest, since it may be one of IKE, which `isExempt` knows by its ports. */
+/**
+ * Whether a fragment must wait for the rest, since it may be one of IKE, which `isExempt` knows by
+ * its ports.
+ */
 export function needsPorts(policy: Policy, p: Uint8Array, cursor: Cursor): boolean {
   if (!cursor.isFragment || namesPorts(policy)) return false;
   return cursor.protocol === PROTO.UDP && isBetweenItsEnds(policy, p, cursor);
@@ -57,7 +60,10 @@ export function isNeighbourDiscovery(cursor: Cursor): boolean {
   );
 }
 
-/** Whether the packet goes from one end of the protection to the other, and not between networks behind them. */
+/**
+ * Whether the packet goes from one end of the protection to the other, and not between networks
+ * behind them.
+ */
 function isBetweenItsEnds(policy: Policy, p: Uint8Array, cursor: Cursor): boolean {
   for (const request of policy.requests) {
     if (request.mode === 'transport') continue;

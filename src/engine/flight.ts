@@ -18,13 +18,16 @@ export interface Layer {
 }
 
 /**
- * One packet on its way through the stages of `output` or `input`. Flights are made once and used again for every batch.
+ * One packet on its way through the stages of `output` or `input`. Flights are made once and used
+ * again for every batch.
  */
 export class Flight {
   packet!: Packet;
   readonly cursor = new Cursor();
   policy: Policy | undefined;
-  /** Going out: the layers to apply, innermost first. Coming in: those taken off, outermost first. */
+  /**
+   * Going out: the layers to apply, innermost first. Coming in: those taken off, outermost first.
+   */
   readonly layers: (Layer | undefined)[] = new Array(LAYERS_MAX).fill(undefined);
   layerCount = 0;
   drop: DropReason | undefined;

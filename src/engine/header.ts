@@ -5,8 +5,9 @@ import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 
 /**
- * Opens a gap of `len` octets in front of the payload at `cursor.insertAt`, by moving the headers forward into the headroom
- * (they are short, the payload is not), and moves the cursor along. Returns where the gap begins.
+ * Opens a gap of `len` octets in front of the payload at `cursor.insertAt`, by moving the headers
+ * forward into the headroom (they are short, the payload is not), and moves the cursor along.
+ * Returns where the gap begins.
  */
 export function openGap(packet: Packet, cursor: Cursor, len: number): number {
   const headersLen = cursor.insertAt - cursor.at;
@@ -23,7 +24,10 @@ export function closeGap(packet: Packet, cursor: Cursor, gapAt: number, len: num
   shift(cursor, len);
 }
 
-/** After the headers moved: everything the cursor knows about them. What lies behind them stays where it is. */
+/**
+ * After the headers moved: everything the cursor knows about them. What lies behind them stays
+ * where it is.
+ */
 function shift(cursor: Cursor, by: number): void {
   cursor.at += by;
   cursor.srcAt += by;
@@ -35,7 +39,10 @@ function shift(cursor: Cursor, by: number): void {
   if (cursor.routingAt !== 0) cursor.routingAt += by;
 }
 
-/** The packet now ends at `packet.end`, and the octet at `protocolAt` names what follows: lengths and checksum follow. */
+/**
+ * The packet now ends at `packet.end`, and the octet at `protocolAt` names what follows: lengths
+ * and checksum follow.
+ */
 export function finishHeader(
   packet: Packet,
   cursor: Cursor,

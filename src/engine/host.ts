@@ -26,18 +26,24 @@ export interface HostOptions {
   readonly events?: Events;
   /** What the wire carries in one packet, in octets. 1500. */
   readonly mtu?: number;
-  /** To the wire: protected packets, and what policy lets pass. Packets are borrowed until it returns. */
+  /**
+   * To the wire: protected packets, and what policy lets pass. Packets are borrowed until it
+   * returns.
+   */
   readonly transmit: PacketSink;
-  /** To the local side: opened packets, what policy lets in, and ICMP errors about what the local side sent. */
+  /**
+   * To the local side: opened packets, what policy lets in, and ICMP errors about what the local
+   * side sent.
+   */
   readonly deliver: PacketSink;
   /** Buffers for fragments, reassembled datagrams and errors. 128. */
   readonly buffers?: number;
 }
 
 /**
- * An IPsec host between a local side and a wire: RFC 4301's processing model without sockets, timers or a clock of its own.
- * `output` and `input` finish with a batch before they return, and may be called from within the sinks; `poll` does what
- * time demands.
+ * An IPsec host between a local side and a wire: RFC 4301's processing model without sockets,
+ * timers or a clock of its own. `output` and `input` finish with a batch before they return, and
+ * may be called from within the sinks; `poll` does what time demands.
  */
 export class Host {
   readonly sad: Sad;
@@ -46,7 +52,9 @@ export class Host {
   readonly stats = new Stats();
 
   readonly #core: Core;
-  /** One for each level of nesting: a sink may hand the host packets while it is being handed some. */
+  /**
+   * One for each level of nesting: a sink may hand the host packets while it is being handed some.
+   */
   readonly #outputs: Output[] = [];
   readonly #inputs: Input[] = [];
   #outputDepth = 0;
@@ -101,7 +109,9 @@ export class Host {
     this.#core.mtu = octets;
   }
 
-  /** Packets that the local side sends: protected, sent in the clear, or dropped, as policy says. */
+  /**
+   * Packets that the local side sends: protected, sent in the clear, or dropped, as policy says.
+   */
   output(packets: readonly Packet[], count: number): void {
     assert(this.#outputDepth < NESTING_MAX, 'sinks and output do not call each other for ever');
     const depth = this.#outputDepth++;
@@ -113,7 +123,10 @@ export class Host {
     }
   }
 
-  /** Packets from the wire, whatever they are: opened as far as they are for us, checked, delivered or dropped. */
+  /**
+   * Packets from the wire, whatever they are: opened as far as they are for us, checked, delivered
+   * or dropped.
+   */
   input(packets: readonly Packet[], count: number): void {
     assert(this.#inputDepth < NESTING_MAX, 'sinks and input do not call each other for ever');
     const depth = this.#inputDepth++;
@@ -125,7 +138,10 @@ export class Host {
     }
   }
 
-  /** Does what is due: lifetimes, policies, waiting fragments, keep-alives. Returns when to be called again (monotonic ms). */
+  /**
+   * Does what is due: lifetimes, policies, waiting fragments, keep-alives. Returns when to be
+   * called again (monotonic ms).
+   */
   poll(nowMs: number): number {
     let due = Math.min(this.sad.poll(nowMs), this.spd.poll(nowMs));
     due = Math.min(due, this.#outgoing.poll(nowMs), this.#incoming.poll(nowMs));

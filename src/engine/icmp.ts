@@ -9,13 +9,16 @@ import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 
 const ICMP_HEADER_LEN = 8;
-/** RFC 1812 §4.3.2.3 and RFC 4443 §2.4(c): no error message is larger than what every path carries. */
+/**
+ * RFC 1812 §4.3.2.3 and RFC 4443 §2.4(c): no error message is larger than what every path carries.
+ */
 const ERROR_LEN_MAX = { 4: 576, 6: 1280 } as const;
 const TTL = 64;
 
 /**
- * Whether a packet may be answered with an error: not one that is an error itself, nor a later fragment, nor one for many
- * (RFC 1122 §3.2.2, RFC 4443 §2.4(e); we have no address of our own to answer for a group).
+ * Whether a packet may be answered with an error: not one that is an error itself, nor a later
+ * fragment, nor one for many (RFC 1122 §3.2.2, RFC 4443 §2.4(e); we have no address of our own to
+ * answer for a group).
  */
 export function mayReport(packet: Packet, cursor: Cursor): boolean {
   const { family, protocol, upperAt } = cursor;
@@ -28,9 +31,9 @@ export function mayReport(packet: Packet, cursor: Cursor): boolean {
 }
 
 /**
- * Fills `error` with the ICMP message that tells the sender of `packet` what size would fit (RFC 1191 §4, RFC 4443 §3.2).
- * Its source is the packet's destination: that is an address from which the sender's host accepts packets, whichever
- * addresses this host has itself.
+ * Fills `error` with the ICMP message that tells the sender of `packet` what size would fit (RFC
+ * 1191 §4, RFC 4443 §3.2). Its source is the packet's destination: that is an address from which
+ * the sender's host accepts packets, whichever addresses this host has itself.
  */
 export function writeTooBig(
   error: Packet,
@@ -55,7 +58,8 @@ export function writeTooBig(
     copy(p, cursor.dstAt, e, at + ipv4.SRC_AT, addressLen);
     copy(p, cursor.srcAt, e, at + ipv4.DST_AT, addressLen);
     ipv4.updateChecksum(e, at);
-    // Destination unreachable, fragmentation needed and DF set; the next-hop MTU stands in the last 16 bits.
+    // Destination unreachable, fragmentation needed and DF set; the next-hop MTU stands in the last
+    // 16 bits.
     setU8(e, icmpAt, 3);
     setU8(e, icmpAt + 1, 4);
     setU32(e, icmpAt + 4, mtu & 0xffff);

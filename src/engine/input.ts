@@ -21,7 +21,10 @@ import { noteMapping } from './natt.ts';
 import type { Reassembly } from './reassembly.ts';
 import { decapsulate, ecnRule } from './tunnel.ts';
 
-/** What to do next with a packet: open its outermost layer, or hand it on because it has none for us. */
+/**
+ * What to do next with a packet: open its outermost layer, or hand it on because it has none for
+ * us.
+ */
 type Step = 'open' | 'done' | { readonly drop: DropReason };
 
 const OPEN: Step = 'open';
@@ -31,8 +34,8 @@ const DONE: Step = 'done';
  * From the wire to the local side, a batch at a time:
  *
  *     read        headers; fragments are put together
- *     open        while it is IPsec to us, one round per layer: find the SA and check the window, open all, then the
- *                 window again and what was inside
+ *     open        while it is IPsec to us, one round per layer: find the SA and check the window,
+ *                 open all, then the window again and what was inside
  *     check       the policy against the SAs that were used
  *     deliver
  */
@@ -71,7 +74,10 @@ export class Input {
     this.#deliver();
   }
 
-  /** Decodes the headers of what now is the packet, and waits for the rest of it if it is a fragment. */
+  /**
+   * Decodes the headers of what now is the packet, and waits for the rest of it if it is a
+   * fragment.
+   */
   #read(flight: Flight): void {
     const { packet, cursor } = flight;
     const bad = decode(packet.bytes, packet.at, packet.end, cursor);
@@ -87,8 +93,8 @@ export class Input {
   }
 
   /**
-   * Puts the fragment to the others. Those that came through different SAs are never put together, so the SAs of the last
-   * fragment are those of the whole datagram.
+   * Puts the fragment to the others. Those that came through different SAs are never put together,
+   * so the SAs of the last fragment are those of the whole datagram.
    */
   #reassemble(flight: Flight): void {
     const { packet, cursor } = flight;
@@ -161,7 +167,8 @@ export class Input {
     if (dataLen === 1 && u8(p, dataAt) === 0xff) return dropOutermost(flight, 'natt-keepalive');
     if (dataLen < 4) return dropOutermost(flight, 'natt-not-esp');
     if (u32(p, dataAt) === 0) return DONE;
-    // Over IPv6 a datagram without checksum is not one (RFC 8200 §8.1); over IPv4 ESP needs none, and has 0.
+    // Over IPv6 a datagram without checksum is not one (RFC 8200 §8.1); over IPv4 ESP needs none,
+    // and has 0.
     if (!checksum.transportChecksumOk(p, cursor)) return dropOutermost(flight, 'bad-udp-checksum');
     flight.udpSport = cursor.sport;
     flight.udpDport = cursor.dport;
@@ -235,7 +242,10 @@ export class Input {
     }
   }
 
-  /** The packet without the layer: headers up to `headersEnd`, and the payload that the flight points at. */
+  /**
+   * The packet without the layer: headers up to `headersEnd`, and the payload that the flight
+   * points at.
+   */
   #unwrap(flight: Flight, sa: Sa, headersEnd: number): void {
     const { packet, payloadAt, payloadEnd, next } = flight;
     const carriesIp = next === PROTO.IPIP || next === PROTO.IPV6;
@@ -324,8 +334,8 @@ export class Input {
 }
 
 /**
- * ESP in transport mode does not cover the source address, so somebody on the way may have changed it; a NAT may do so. An SA
- * without a source is for all.
+ * ESP in transport mode does not cover the source address, so somebody on the way may have changed
+ * it; a NAT may do so. An SA without a source is for all.
  */
 function isForeign(flight: Flight, sa: Sa): boolean {
   const { src, encapsulation } = sa.spec;

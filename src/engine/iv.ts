@@ -6,9 +6,10 @@ const POOL_LEN = 4096;
 const LOW = 2 ** 32;
 
 /**
- * Writes initialization vectors. Unique ones are the sequence number under a mask that the SA's identity gives: since no
- * sequence number is used twice under one key, no IV is; and two SAs that were given the same key (both directions of a
- * careless manual configuration) do not count through the same values, as they would without the mask.
+ * Writes initialization vectors. Unique ones are the sequence number under a mask that the SA's
+ * identity gives: since no sequence number is used twice under one key, no IV is; and two SAs that
+ * were given the same key (both directions of a careless manual configuration) do not count through
+ * the same values, as they would without the mask.
  */
 export class IvSource {
   readonly #random: Random;

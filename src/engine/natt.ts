@@ -15,9 +15,10 @@ const TTL = 64;
 const LOOK_AGAIN_MS = 5_000;
 
 /**
- * An authenticated packet came in UDP. If it is the newest and its source is not where the peer was, the peer's NAT has a new
- * mapping (RFC 3948 §5.1, RFC 7296 §2.23): listeners are told, and if the host follows, the SAs to that peer send there from
- * now on. Without a replay window a recorded packet would do the same, and without an ICV any packet, so then nothing moves.
+ * An authenticated packet came in UDP. If it is the newest and its source is not where the peer
+ * was, the peer's NAT has a new mapping (RFC 3948 §5.1, RFC 7296 §2.23): listeners are told, and if
+ * the host follows, the SAs to that peer send there from now on. Without a replay window a recorded
+ * packet would do the same, and without an ICV any packet, so then nothing moves.
  */
 export function noteMapping(core: Core, flight: Flight, sa: Sa): void {
   const { packet, cursor, udpSport } = flight;
@@ -40,7 +41,10 @@ function moveTo(core: Core, sa: Sa, peer: UdpEndpoint): void {
   }
 }
 
-/** Sends a keep-alive for every NAT that was not sent anything for a while; returns when to look again. */
+/**
+ * Sends a keep-alive for every NAT that was not sent anything for a while; returns when to look
+ * again.
+ */
 export function sendKeepalives(core: Core, nowMs: number, send: (packet: Packet) => void): number {
   const { keepaliveSeconds } = core.settings;
   if (keepaliveSeconds === 0) return nowMs + LOOK_AGAIN_MS;

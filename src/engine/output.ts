@@ -14,7 +14,10 @@ import type { Reassembly } from './reassembly.ts';
 import { Transmitter } from './transmit.ts';
 import { encapsulate, innerProtocol } from './tunnel.ts';
 
-/** Every link carries this much, so a too-big error that says less helps nobody (RFC 791 §3.2, RFC 8200 §5). */
+/**
+ * Every link carries this much, so a too-big error that says less helps nobody (RFC 791 §3.2, RFC
+ * 8200 §5).
+ */
 const MTU_MIN = { 4: 68, 6: ipv6.MTU_MIN } as const;
 
 /**
@@ -85,7 +88,10 @@ export class Output {
     }
   }
 
-  /** Puts the fragment to the others; true when the datagram is whole, and now is the flight's packet. */
+  /**
+   * Puts the fragment to the others; true when the datagram is whole, and now is the flight's
+   * packet.
+   */
   #reassemble(flight: Flight): boolean {
     const { packet, cursor } = flight;
     const whole = this.#reassembly.add(packet.bytes, cursor, this.#core.env.clock.monotonicMs());

@@ -8,12 +8,18 @@ import type { Cursor } from '../wire/cursor.ts';
 interface Line {
   readonly generation: number;
   readonly preferOld: boolean;
-  /** The packet's addresses that the answer is for; empty for a tunnel, whose ends stand in the request. */
+  /**
+   * The packet's addresses that the answer is for; empty for a tunnel, whose ends stand in the
+   * request.
+   */
   readonly addresses: Uint8Array;
   readonly sa: Sa | undefined;
 }
 
-/** The last answer of `Sad.outbound` for each request of each policy: most packets ask what the one before asked. */
+/**
+ * The last answer of `Sad.outbound` for each request of each policy: most packets ask what the one
+ * before asked.
+ */
 export class SaCache {
   readonly #lines = new WeakMap<Request, Line>();
 

@@ -1,4 +1,7 @@
-/** The system-wide defaults of ipsec(4), as the engine reads them. Changed at run time; each change works from then on. */
+/**
+ * The system-wide defaults of ipsec(4), as the engine reads them. Changed at run time; each change
+ * works from then on.
+ */
 export interface Settings {
   readonly inet: FamilySettings;
   readonly inet6: FamilySettings;
@@ -6,12 +9,19 @@ export interface Settings {
   dfbit: 'clear' | 'set' | 'copy';
   /** Whether AH over IPv4 leaves the TOS octet out, as RFC 4302 wants. */
   ahClearTos: boolean;
-  /** `strict`: the SAs used must be the ones that the policy asks for (RFC 4301 §5.2). `loose`: any ESP or AH will do. */
+  /** Bits of the flags and fragment offset that AH over IPv4 covers; RFC 4302 wants none. */
+  ahOffsetMask: number;
+  /**
+   * `strict`: the SAs used must be the ones that the policy asks for (RFC 4301 §5.2). `loose`: any
+   * ESP or AH will do.
+   */
   policyCheck: 'strict' | 'loose';
   preferOldSa: boolean;
   /** Local UDP ports on which ESP in UDP arrives. */
   encapsulationPorts: readonly number[];
-  /** Whether an authenticated packet from a new address or port of a NAT moves the SAs of that peer. */
+  /**
+   * Whether an authenticated packet from a new address or port of a NAT moves the SAs of that peer.
+   */
   followNat: boolean;
   /** Seconds of silence after which a NAT is sent a keep-alive; 0: never. */
   keepaliveSeconds: number;
@@ -24,8 +34,17 @@ export interface FamilySettings {
   espNetDeflev: 'use' | 'require';
   ahTransDeflev: 'use' | 'require';
   ahNetDeflev: 'use' | 'require';
-  /** Tunnel headers and ECN: 1 RFC 6040 normal mode, 0 outer never ECN capable, -1 outer copied and ignored (RFC 2401). */
+  /**
+   * Tunnel headers and ECN: 1 RFC 6040 normal mode, 0 outer never ECN capable, -1 outer copied and
+   * ignored (RFC 2401).
+   */
   ecn: -1 | 0 | 1;
+  /**
+   * ESP pads payloads shorter than this by a random number of octets, up to this length; -1: never.
+   */
+  espRandpad: number;
+  /** Whether every packet that is dropped is logged. */
+  debug: boolean;
 }
 
 export function defaultSettings(): Settings {
@@ -34,6 +53,7 @@ export function defaultSettings(): Settings {
     inet6: familyDefaults(),
     dfbit: 'clear',
     ahClearTos: true,
+    ahOffsetMask: 0,
     policyCheck: 'strict',
     preferOldSa: false,
     encapsulationPorts: [4500],
@@ -49,7 +69,10 @@ function familyDefaults(): FamilySettings {
     espNetDeflev: 'use',
     ahTransDeflev: 'use',
     ahNetDeflev: 'use',
-    // Deviation: KAME's default is 0, from before RFC 6040 §4.1 made copying the ECN field the rule.
+    // Deviation: KAME's default is 0, from before RFC 6040 §4.1 made copying the ECN field the
+    // rule.
     ecn: 1,
+    espRandpad: -1,
+    debug: false,
   };
 }

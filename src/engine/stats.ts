@@ -10,7 +10,9 @@ export class Stats {
   /** Packets that arrived from the wire, and those of them handed on after all checks. */
   inPackets = 0;
   inDelivered = 0;
-  /** Packets that the local side sent, and those that left: protected, and in the clear by policy. */
+  /**
+   * Packets that the local side sent, and those that left: protected, and in the clear by policy.
+   */
   outPackets = 0;
   outProtected = 0;
   outClear = 0;

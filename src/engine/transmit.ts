@@ -18,8 +18,8 @@ export class Transmitter {
   }
 
   /**
-   * `owned`: the packet is from the host's arena, and is given back after it was sent. A reason: it cannot be sent, and still
-   * is the caller's.
+   * `owned`: the packet is from the host's arena, and is given back after it was sent. A reason: it
+   * cannot be sent, and still is the caller's.
    */
   add(packet: Packet, owned: boolean): DropReason | undefined {
     if (packet.len > this.#core.mtu) {

@@ -23,8 +23,9 @@ export function innerProtocol(family: 4 | 6): number {
 }
 
 /**
- * Puts a tunnel header in front of the packet and points the cursor at it. Lengths and checksum are filled in when the layer
- * is complete. DSCP is copied, the TTL is a new one, DF and ECN follow the SA or the host (RFC 4301 §5.1.2, RFC 6040 §4.1).
+ * Puts a tunnel header in front of the packet and points the cursor at it. Lengths and checksum are
+ * filled in when the layer is complete. DSCP is copied, the TTL is a new one, DF and ECN follow the
+ * SA or the host (RFC 4301 §5.1.2, RFC 6040 §4.1).
  */
 export function encapsulate(
   packet: Packet,
@@ -57,8 +58,9 @@ export function encapsulate(
 }
 
 /**
- * DF of the IPv4 header of a tunnel, around a packet of `len` octets. An inner IPv6 packet is never fragmented on the way,
- * which `copy` takes for DF, unless it is so small that its sender will not make it smaller (RFC 2473 §7.1).
+ * DF of the IPv4 header of a tunnel, around a packet of `len` octets. An inner IPv6 packet is never
+ * fragmented on the way, which `copy` takes for DF, unless it is so small that its sender will not
+ * make it smaller (RFC 2473 §7.1).
  */
 export function outerDf(
   sa: Sa,
@@ -73,8 +75,8 @@ export function outerDf(
 }
 
 /**
- * What the inner packet keeps of the outer header: congestion that was met on the way (RFC 6040 §4.2). The combination that
- * cannot be honest is a reason to drop.
+ * What the inner packet keeps of the outer header: congestion that was met on the way (RFC 6040
+ * §4.2). The combination that cannot be honest is a reason to drop.
  */
 export function decapsulate(
   packet: Packet,
@@ -109,7 +111,10 @@ export function ecnRule(sa: Sa, settings: Settings): -1 | 0 | 1 {
   return (sa.spec.src.family === 4 ? settings.inet : settings.inet6).ecn;
 }
 
-/** RFC 6040 §4.1: normal mode copies the field; compatibility mode makes the outer header not ECN capable. */
+/**
+ * RFC 6040 §4.1: normal mode copies the field; compatibility mode makes the outer header not ECN
+ * capable.
+ */
 function outerClass(innerClass: number, ecn: -1 | 0 | 1): number {
   return ecn === 0 ? innerClass & ~ECN_MASK : innerClass;
 }

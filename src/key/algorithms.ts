@@ -45,7 +45,7 @@ export function proposal(context: KeyContext, protocol: SaProtocol): ProposalExt
     const combs = macs.flatMap((row) => combOf(row, undefined, context.settings.ahKeyMin));
     return { type: 'PROPOSAL', replay: 32, combs };
   }
-  const keyMin = context.settings.espKeyMin;
+  const { espKeyMin: keyMin, espAuth } = context.settings;
   const aeads = good.filter((row) => row.kind === 'aead');
   const ciphers = good.filter((row) => row.kind === 'cipher');
   return {
@@ -53,7 +53,9 @@ export function proposal(context: KeyContext, protocol: SaProtocol): ProposalExt
     replay: 32,
     combs: [
       ...aeads.flatMap((row) => combOf(undefined, row, keyMin)),
-      ...ciphers.flatMap((row) => macs.flatMap((mac) => combOf(mac, row, keyMin))),
+      ...ciphers.flatMap((row) => {
+        return (espAuth ? macs : [undefined]).flatMap((mac) => combOf(mac, row, keyMin));
+      }),
     ],
   };
 }

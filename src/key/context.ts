@@ -1,6 +1,8 @@
 import type { Env } from '../base/env.ts';
-import type { CryptoProvider } from '../crypto/provider.ts';
+import type { LazyCrypto } from '../crypto/lazy.ts';
 import type { Sad } from '../sad/sad.ts';
+import type { SharedValues } from '../sad/shared-values.ts';
+import type { Slab } from '../sad/slab.ts';
 import type { Spd } from '../spd/spd.ts';
 import type { Extension, Message, SaType } from '../wire/pfkey-message.ts';
 import type { AcquireList } from './acquire-list.ts';
@@ -12,7 +14,7 @@ export interface KeyContext {
   readonly env: Env;
   readonly sad: Sad;
   readonly spd: Spd;
-  readonly crypto: CryptoProvider;
+  readonly crypto: LazyCrypto;
   /** Whether algorithms that RFC 8221 forbids may be used. */
   readonly allowLegacy: boolean;
   readonly settings: KeySettings;
@@ -22,6 +24,9 @@ export interface KeyContext {
    * it its SAs.
    */
   readonly previous?: Spd;
+  /** Where the keys of SAs are, and what they have in common. */
+  readonly slab: Slab;
+  readonly shared: SharedValues;
   /** The next reqid for a "unique" request without one. */
   readonly reqids: { next: number };
 }

@@ -20,11 +20,17 @@ export function fromDialect(message: Message, dialect: Dialect): Message {
 
 /** The inverse, without the extensions that the dialect has no number for. */
 export function toDialect(message: Message, dialect: Dialect): Message {
+  if (message.extensions.every((one) => isSaidAlike(one, dialect))) return message;
   const extensions = message.extensions.flatMap((one): Extension[] => {
     if (extensionRow(one.type)[dialect] === 0) return [];
     return one.type === 'SA' ? saTo(one, dialect) : [one];
   });
   return { ...message, extensions };
+}
+
+function isSaidAlike(one: Extension, dialect: Dialect): boolean {
+  if (one.type === 'SA') return dialect === 'linux' && one.replay <= OCTET_MAX;
+  return extensionRow(one.type)[dialect] !== 0;
 }
 
 function saTo(sa: Extract<Extension, { type: 'SA' }>, dialect: Dialect): Extension[] {

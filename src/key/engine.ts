@@ -6,6 +6,8 @@ import { LazyCrypto } from '../crypto/lazy.ts';
 import type { CryptoProvider } from '../crypto/provider.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Sad } from '../sad/sad.ts';
+import { SharedValues } from '../sad/shared-values.ts';
+import { Slab } from '../sad/slab.ts';
 import type { Policy, Request } from '../spd/policy.ts';
 import type { Spd } from '../spd/spd.ts';
 import { decode, encode } from '../wire/pfkey.ts';
@@ -67,11 +69,14 @@ export class KeyEngine {
 
   constructor(options: KeyEngineOptions) {
     const settings = options.settings ?? defaultKeySettings();
+    const slab = new Slab();
     this.#applied = options.applied;
     this.context = {
       ...options,
       crypto: LazyCrypto.around(options.crypto),
       settings,
+      slab,
+      shared: new SharedValues(slab),
       acquires: new AcquireList(options.env.clock, settings),
       reqids: { next: options.firstReqid ?? AUTO_REQID_MIN },
     };

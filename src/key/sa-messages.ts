@@ -11,7 +11,7 @@ import { larvalSpecOf, saSpecOf, updatedSpecOf } from './sa-request.ts';
 
 /** Reserves an SPI: a larval SA that UPDATE gives its keys. */
 export const getSpi: Handler = (context, message, session) => {
-  const { spi: _, ...spec } = larvalSpecOf(message, session);
+  const { spi: _, ...spec } = larvalSpecOf(context, message, session);
   const range = extension(message, 'SPIRANGE');
   const { spiMin, spiMax, spiTry } = context.settings;
   const sa = context.sad.reserve(spec, range?.min ?? spiMin, range?.max ?? spiMax, spiTry);
@@ -48,7 +48,9 @@ export const add: Handler = (context, message, session) => {
 export const update: Handler = (context, message, session) => {
   const sa = saOf(context, message);
   const spec =
-    sa.state === 'larval' ? saSpecOf(context, message, session) : updatedSpecOf(sa.spec, message);
+    sa.state === 'larval'
+      ? saSpecOf(context, message, session)
+      : updatedSpecOf(context, sa.spec, message);
   return changed(context.sad.update(sa, spec));
 };
 

@@ -13,6 +13,7 @@ import {
   PFKEY_ALG_NONE,
 } from '../crypto/algorithms.ts';
 import type { TransformSpec } from '../crypto/provider.ts';
+import { HeldKeys } from '../sad/held-keys.ts';
 import { type Lifetime, NO_LIMIT } from '../sad/lifetime.ts';
 import { REPLAY_WINDOW_MAX, REPLAY_WINDOW_MIN } from '../sad/replay.ts';
 import {
@@ -43,16 +44,21 @@ import type { Session } from './session.ts';
  */
 const REPLAY_HINT_MIN = 64;
 
+const NO_KEY = new Uint8Array(0);
+const NO_KEYS: SaKeys = { auth: 0, encrypt: 0, authKey: NO_KEY, encryptKey: NO_KEY };
+const NO_OPTIONS: SaTunnelOptions = {};
+const NO_IDENTITIES: readonly SaIdentity[] = [];
+
 /** What ADD, UPDATE of a larval SA and, without keys, GETSPI ask for. Throws KeyError. */
 export function saSpecOf(context: KeyContext, message: Message, session: Session): SaSpec {
   const sa = required(message, 'SA');
-  const base = larvalSpecOf(message, session);
+  const base = larvalSpecOf(context, message, session);
   const testudo = extension(message, 'X_TESTUDO');
   checkFlags(sa.flags);
   const encapsulation = encapsulationOf(message);
   const replayPackets = replayPacketsOf(sa, testudo);
   const ahAlignLen = ahAlignLenOf(base, testudo);
-  return {
+  return saSpec({
     ...base,
     spi: sa.spi,
     ...cryptoOf(context, message, sa),
@@ -62,30 +68,25 @@ export function saSpecOf(context: KeyContext, message: Message, session: Session
     // Sequence numbers never wrap here (RFC 4303 §3.3.3), so the SA does not claim that they do.
     flags: (sa.flags & ~SA_FLAG.cyclicSequence) >>> 0,
     padding: paddingOf(sa.flags),
-    ...(encapsulation ? { encapsulation } : {}),
+    encapsulation,
     tunnel: tunnelOf(sa.flags, testudo),
-    hard: lifetimeOf(message, 'LIFETIME_HARD') ?? NO_LIMIT,
-    soft: lifetimeOf(message, 'LIFETIME_SOFT') ?? NO_LIMIT,
+    hard: lifetimeOf(context, message, 'LIFETIME_HARD') ?? NO_LIMIT,
+    soft: lifetimeOf(context, message, 'LIFETIME_SOFT') ?? NO_LIMIT,
     identities: identitiesOf(message),
-  };
+  });
 }
 
 /** What can be said of an SA before it has an SPI and keys. */
-export function larvalSpecOf(message: Message, session: Session): SaSpec {
+export function larvalSpecOf({ shared }: KeyContext, message: Message, session: Session): SaSpec {
   const protocol = protocolOf(message.satype);
   const { src, dst } = saAddressPair(message);
   const sa2 = extension(message, 'X_SA2');
   return saSpec({
     protocol,
     spi: 0,
-    src: src.address,
-    dst: dst.address,
-    keys: {
-      auth: 0,
-      encrypt: 0,
-      authKey: new Uint8Array(0),
-      encryptKey: new Uint8Array(0),
-    },
+    src: shared.address(src.address),
+    dst: shared.address(dst.address),
+    keys: NO_KEYS,
     mode: modeOf(sa2?.mode ?? MODE.any),
     reqid: sa2?.reqid ?? 0,
     pid: message.pid,
@@ -99,7 +100,7 @@ export function larvalSpecOf(message: Message, session: Session): SaSpec {
  * What it repeats, as strongSwan does, must be as it is: to change keys is to make another SA (RFC
  * 2367 §3.1.2).
  */
-export function updatedSpecOf(spec: SaSpec, message: Message): SaSpec {
+export function updatedSpecOf(context: KeyContext, spec: SaSpec, message: Message): SaSpec {
   const sa = required(message, 'SA');
   const { src } = saAddressPair(message);
   if (!sameAddress(src.address, spec.src)) {
@@ -119,9 +120,9 @@ export function updatedSpecOf(spec: SaSpec, message: Message): SaSpec {
     ...spec,
     src: newAddressOf(message, 'X_NEW_ADDRESS_SRC') ?? spec.src,
     dst: newAddressOf(message, 'X_NEW_ADDRESS_DST') ?? spec.dst,
-    hard: lifetimeOf(message, 'LIFETIME_HARD') ?? spec.hard,
-    soft: lifetimeOf(message, 'LIFETIME_SOFT') ?? spec.soft,
-    ...(encapsulation ? { encapsulation } : {}),
+    hard: lifetimeOf(context, message, 'LIFETIME_HARD') ?? spec.hard,
+    soft: lifetimeOf(context, message, 'LIFETIME_SOFT') ?? spec.soft,
+    encapsulation: encapsulation ?? spec.encapsulation,
   };
 }
 
@@ -209,6 +210,7 @@ function tunnelOf(flags: number, testudo: TestudoExtension | undefined): SaTunne
   const flagDf = flags & SA_FLAG.noPmtuDiscovery ? ('clear' as const) : undefined;
   const flagEcn = flags & SA_FLAG.noEcn ? false : undefined;
   const wanted = { df: df ?? flagDf, ecn: ecn ?? flagEcn };
+  if (wanted.df === undefined && wanted.ecn === undefined) return NO_OPTIONS;
   return {
     ...(wanted.df === undefined ? {} : { df: wanted.df }),
     ...(wanted.ecn === undefined ? {} : { ecn: wanted.ecn }),
@@ -218,21 +220,23 @@ function tunnelOf(flags: number, testudo: TestudoExtension | undefined): SaTunne
 type Crypto = Pick<SaSpec, 'keys' | 'esp' | 'ah'>;
 
 /** Made last, when nothing else can fail any more: it holds keys that somebody has to zero. */
-function cryptoOf({ crypto, allowLegacy }: KeyContext, message: Message, sa: SaExtension): Crypto {
+function cryptoOf(context: KeyContext, message: Message, sa: SaExtension): Crypto {
+  const { crypto, allowLegacy, slab } = context;
   const cipher = algorithmOf('encryption', sa.encrypt, encryptionById);
   const mac = algorithmOf('authentication', sa.auth, authenticationById);
+  const macKey = extension(message, 'KEY_AUTH')?.key ?? NO_KEY;
+  const cipherKey = extension(message, 'KEY_ENCRYPT')?.key ?? NO_KEY;
+  const given = { auth: sa.auth, encrypt: sa.encrypt, authKey: macKey, encryptKey: cipherKey };
+  const spec: TransformSpec = { cipher, cipherKey, mac, macKey, allowLegacy };
   // Copies: an SA zeroes its keys at its end, and the request belongs to someone else.
-  const authKey = extension(message, 'KEY_AUTH')?.key.slice() ?? new Uint8Array(0);
-  const encryptKey = extension(message, 'KEY_ENCRYPT')?.key.slice() ?? new Uint8Array(0);
-  const keys: SaKeys = { auth: sa.auth, encrypt: sa.encrypt, authKey, encryptKey };
-  const spec: TransformSpec = { cipher, cipherKey: encryptKey, mac, macKey: authKey, allowLegacy };
+  const keys = new HeldKeys(given, slab);
   try {
     return message.satype === 'esp'
-      ? { keys, esp: crypto.esp(spec) }
-      : { keys, ah: crypto.ah(spec) };
+      ? { keys, esp: crypto.esp(spec, keys) }
+      : { keys, ah: crypto.ah(spec, keys) };
   } catch (error) {
-    authKey.fill(0);
-    encryptKey.fill(0);
+    keys.authKey.fill(0);
+    keys.encryptKey.fill(0);
     throw error;
   }
 }
@@ -249,19 +253,21 @@ function algorithmOf(
 }
 
 function lifetimeOf(
+  { shared }: KeyContext,
   message: Message,
   type: 'LIFETIME_HARD' | 'LIFETIME_SOFT',
 ): Lifetime | undefined {
   const given = extension(message, type);
   if (!given) return undefined;
   const { allocations, bytes, addTime, useTime } = given;
-  return { packets: allocations, bytes, addSeconds: addTime, useSeconds: useTime };
+  return shared.lifetime({ packets: allocations, bytes, addSeconds: addTime, useSeconds: useTime });
 }
 
-function identitiesOf(message: Message): SaIdentity[] {
-  return message.extensions.flatMap((one) =>
+function identitiesOf({ extensions }: Message): readonly SaIdentity[] {
+  const found = extensions.flatMap((one) =>
     one.type === 'IDENTITY_SRC' || one.type === 'IDENTITY_DST' ? [one] : [],
   );
+  return found.length > 0 ? found : NO_IDENTITIES;
 }
 
 function encapsulationOf(message: Message): Encapsulation | undefined {

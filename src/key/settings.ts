@@ -14,6 +14,8 @@ export interface KeySettings {
   /** Fewest key bits that an ACQUIRE proposes. */
   espKeyMin: number;
   ahKeyMin: number;
+  /** Whether an ACQUIRE proposes a MAC with each cipher that does not authenticate by itself. */
+  espAuth: boolean;
 }
 
 export function defaultKeySettings(): KeySettings {
@@ -26,5 +28,7 @@ export function defaultKeySettings(): KeySettings {
     // Deviation: KAME's 256 is from before AES, and would leave out every cipher with 128 bits.
     espKeyMin: 128,
     ahKeyMin: 128,
+    // Deviation: KAME's is off, and RFC 8221 §4 forbids what it then asks for.
+    espAuth: true,
   };
 }

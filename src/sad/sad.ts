@@ -14,6 +14,9 @@ import type { SequenceStore } from './sequence.ts';
 export const SPI_MIN = 0x100;
 export const SPI_MAX = 0xffff_ffff;
 
+/** Octets drawn from the system at once. */
+const RANDOM_LEN = 1024;
+
 export interface SadOptions {
   readonly clock: Clock;
   readonly random: Random;
@@ -33,6 +36,8 @@ export interface SadOptions {
  */
 export class Sad {
   generation = 1;
+  /** How long a reserved SPI waits for its keys; for those reserved from then on. */
+  larvalSeconds: number;
 
   readonly #options: SadOptions;
   readonly #index = new SaIndex();
@@ -41,10 +46,13 @@ export class Sad {
   readonly #sizes = new SaSizes();
   /** How many SAs have each reqid that is not 0. */
   readonly #reqids = new Map<number, number>();
+  readonly #randomPool = new Uint8Array(RANDOM_LEN);
+  #randomAt = RANDOM_LEN;
   #serial = 0;
 
   constructor(options: SadOptions) {
     this.#options = options;
+    this.larvalSeconds = options.larvalSeconds ?? 30;
   }
 
   get size(): number {
@@ -203,21 +211,25 @@ export class Sad {
     if (min > max) throw new KeyError('EINVAL', `SPI range ${min} to ${max} is empty`);
     checkSpi(min);
     if (min === max) return this.add({ ...spec, spi: min }, 'larval');
-    const octets = new Uint8Array(4);
     for (let i = 0; i < tries; i++) {
-      this.#options.random.fill(octets);
-      const spi = min + Math.floor((u32(octets, 0) / 2 ** 32) * (max - min + 1));
+      const spi = min + Math.floor((this.#randomWord() / 2 ** 32) * (max - min + 1));
       if (!this.get(spec.protocol, spi, spec.dst)) return this.add({ ...spec, spi }, 'larval');
     }
     throw new KeyError('ENOBUFS', `no free SPI between ${min} and ${max} in ${tries} tries`);
   }
 
-  /** Whether an SA must not be used any more: a batch may reach its hard limit before `settle` ends it. */
+  /**
+   * Whether an SA must not be used any more: a batch may reach its hard limit before `settle` ends
+   * it.
+   */
   isSpent(sa: Sa): boolean {
     return !sa.isUsable || countReached(sa.spec.hard, sa.usage);
   }
 
-  /** Counts a use of an SA without looking at its limits, for whoever still needs its keys. `settle` must follow. */
+  /**
+   * Counts a use of an SA without looking at its limits, for whoever still needs its keys. `settle`
+   * must follow.
+   */
   count(sa: Sa, packets: number, bytes: number): void {
     const { clock } = this.#options;
     const first = sa.usage.firstUseMs < 0;
@@ -239,13 +251,26 @@ export class Sad {
     this.settle(sa);
   }
 
-  /** Ends what is due, and returns when to be called again. Costs what is due, not what is there. */
+  /**
+   * Ends what is due, and returns when to be called again. Costs what is due, not what is there.
+   */
   poll(nowMs: number): number {
     for (let sa = this.#due.first; sa && this.#due.nextMs <= nowMs; sa = this.#due.first) {
       this.#age(sa, nowMs);
       this.#schedule(sa);
     }
     return this.#due.nextMs;
+  }
+
+  /** 32 bits that nobody can predict, drawn many at a time. */
+  #randomWord(): number {
+    const pool = this.#randomPool;
+    if (this.#randomAt === pool.length) {
+      this.#options.random.fill(pool);
+      this.#randomAt = 0;
+    }
+    this.#randomAt += 4;
+    return u32(pool, this.#randomAt - 4);
   }
 
   #checkRoom(more: number): void {
@@ -313,7 +338,7 @@ export class Sad {
   }
 
   #larvalMs(): number {
-    return (this.#options.larvalSeconds ?? 30) * 1000;
+    return this.larvalSeconds * 1000;
   }
 }
 

@@ -1,4 +1,5 @@
-import { LeafPool } from './leaf-pool.ts';
+import { assert } from '../base/assert.ts';
+import { LeafPool, roomFor } from './leaf-pool.ts';
 import type { RuleTable } from './rule-table.ts';
 import { chooseSplit, nibbleCount, nibbleOf } from './split.ts';
 
@@ -9,18 +10,16 @@ const REPLICATE_MAX = 64;
 /** How many times as many entries as rules there may be, in a tree that is built and below a leaf. */
 const BUDGET = { build: 6, split: 4 } as const;
 
-// A node is eight words. A branch looks at one nibble of the key; a leaf is a list of rules.
-const NODE_LEN = 8;
-/** Of a branch where its 16 ways stand, of a leaf where its list does. */
-const AT = 1;
-/** Entries of a leaf, or of all leaves below a branch. */
-const LEN = 2;
-const ROOM = 3;
-/** A leaf that could not be split is tried again at this length. */
-const TRY_AT = 4;
-/** A branch: the node for rules that do not say all of this nibble; every packet goes there too. */
-const OPEN = 5;
 const NONE = -1;
+
+// A node is one word, which stands where its parent has it: nothing; a leaf, the complement of its
+// place in the pool; or a branch: where its ways are, whether it has an open child, and its nibble.
+const EMPTY = 0;
+const WAYS_SHIFT = 8;
+const OPEN = 0x80;
+const NIBBLE = 0x7f;
+/** Where the root stands: block 0 of the ways holds nothing else. */
+const ROOT = 0;
 
 /**
  * Finds the first rule that means a packet, at a cost that hardly depends on how many there are: a
@@ -32,13 +31,14 @@ const NONE = -1;
 export class RuleTree {
   readonly #rules: RuleTable;
   #pool: LeafPool;
-  #nodes = new Int32Array(64 * NODE_LEN);
-  /** No rule below a node has a smaller priority. */
-  #least = new Float64Array(64);
-  #nodeCount = 0;
+  /** Blocks of 16 nodes. */
   #ways = new Int32Array(1024);
-  #waysUsed = 0;
-  #root = NONE;
+  // Of each branch, by its block: its open child, a priority that nothing below goes under, and how
+  // many entries all leaves below have.
+  #open = new Int32Array(64);
+  #least = new Float64Array(64);
+  #count = new Int32Array(64);
+  #blocks = 1;
   #builtSize = 0;
   readonly #stack = new Int32Array(128);
   // Of the place in the tree where something is changed: the nibbles looked at on the way there,
@@ -51,19 +51,20 @@ export class RuleTree {
     this.#pool = new LeafPool(rules);
     this.#seen = new Uint8Array(nibbleCount(rules.keyWords));
     this.#fixed = new Int32Array(rules.keyWords);
-    this.rebuild();
   }
 
   /** Takes in a rule of the table. */
   add(slot: number): void {
     // The first rules decided how the tree branches; with twice as many it may look different.
     if (this.#rules.size > 2 * this.#builtSize + LEAF_MAX) this.rebuild();
-    else this.#insert(this.#root, slot);
+    else this.#setWay(0, ROOT, this.#insert(this.#ways[ROOT]!, slot));
   }
 
   /** Call it while the rule still is in the table. */
   remove(slot: number): void {
-    this.#delete(this.#root, slot);
+    const node = this.#delete(this.#ways[ROOT]!, slot);
+    assert(node !== NONE, 'the rule is in the tree');
+    this.#ways[ROOT] = node;
     if (4 * this.#rules.size < this.#builtSize) this.rebuild(slot);
   }
 
@@ -72,10 +73,10 @@ export class RuleTree {
     const slots = this.#rules.slots().filter((slot) => slot !== leaving);
     slots.sort((a, b) => this.#rules.compare(a, b));
     this.#pool = new LeafPool(this.#rules);
-    this.#nodeCount = 0;
-    this.#waysUsed = 0;
+    this.#blocks = 1;
     this.#builtSize = slots.length;
-    this.#root = this.#build(slots, BUDGET.build);
+    const root = this.#build(slots, BUDGET.build);
+    this.#ways[ROOT] = root;
   }
 
   /**
@@ -83,28 +84,26 @@ export class RuleTree {
    * that network count; `portless`: only rules without ports.
    */
   first(key: Int32Array, loopback: boolean, portless: boolean): number {
-    const nodes = this.#nodes;
     const ways = this.#ways;
     const stack = this.#stack;
     let depth = 0;
     let best = NONE;
-    let node = this.#root;
+    let node = ways[ROOT]!;
     for (;;) {
-      while (node !== NONE) {
-        const at = node * NODE_LEN;
-        const nibble = nodes[at]!;
-        if (nibble === NONE) {
-          best = this.#earlier(best, this.#scan(at, key, loopback, portless));
-          break;
-        }
-        const open = nodes[at + OPEN]!;
-        if (open !== NONE) stack[depth++] = open;
-        node = ways[nodes[at + AT]! + ((key[nibble >> 3]! >>> (28 - 4 * (nibble & 7))) & 15)]!;
+      while (node > EMPTY) {
+        const nibble = node & NIBBLE;
+        if ((node & OPEN) !== 0) stack[depth++] = this.#open[node >> WAYS_SHIFT]!;
+        const way = (key[nibble >> 3]! >>> (28 - 4 * (nibble & 7))) & 15;
+        node = ways[((node >> WAYS_SHIFT) << 4) + way]!;
+      }
+      if (node < EMPTY) {
+        const found = this.#pool.scan(~node, key, loopback, portless);
+        best = best === NONE ? found : this.#earlier(best, found);
       }
       do {
         if (depth === 0) return best;
         node = stack[--depth]!;
-      } while (best !== NONE && this.#least[node]! > this.#rules.priorities[best]!);
+      } while (best !== NONE && this.#isLater(node, best));
     }
   }
 
@@ -117,7 +116,7 @@ export class RuleTree {
     this.visit(
       (nibble) => nibbleOf(known[nibble >> 3]!, nibble) === 15,
       (nibble) => nibbleOf(key[nibble >> 3]!, nibble),
-      (node) => best === NONE || this.#least[node]! <= this.#rules.priorities[best]!,
+      (node) => best === NONE || !this.#isLater(node, best),
       (slot) => {
         if (loopback && this.#rules.loopback[slot] === 0) return true;
         if (!this.#agrees(slot, key, known)) return true;
@@ -138,39 +137,24 @@ export class RuleTree {
     enter: (node: number) => boolean,
     each: (slot: number) => boolean,
   ): void {
-    const todo = [this.#root];
+    const todo = [this.#ways[ROOT]!];
     for (let node = todo.pop(); node !== undefined; node = todo.pop()) {
-      if (node === NONE || !enter(node)) continue;
-      const at = node * NODE_LEN;
-      const nibble = this.#nodes[at]!;
-      if (nibble === NONE) {
-        for (const slot of this.#list(at)) if (!each(slot)) break;
+      if (node === EMPTY || !enter(node)) continue;
+      if (node < EMPTY) {
+        for (const slot of this.#pool.slots(~node)) if (!each(slot)) break;
         continue;
       }
-      todo.push(this.#nodes[at + OPEN]!);
-      const waysAt = this.#nodes[at + AT]!;
-      if (isKnown(nibble)) todo.push(this.#ways[waysAt + value(nibble)]!);
-      else for (let way = 0; way < 16; way++) todo.push(this.#ways[waysAt + way]!);
+      const nibble = node & NIBBLE;
+      const block = node >> WAYS_SHIFT;
+      if ((node & OPEN) !== 0) todo.push(this.#open[block]!);
+      if (isKnown(nibble)) todo.push(this.#ways[block * 16 + value(nibble)]!);
+      else for (let way = 0; way < 16; way++) todo.push(this.#ways[block * 16 + way]!);
     }
   }
 
-  #scan(at: number, key: Int32Array, loopback: boolean, portless: boolean): number {
-    const { data, entryLen } = this.#pool;
-    const wordsLen = entryLen - 1;
-    let entry = this.#nodes[at + AT]!;
-    const end = entry + this.#nodes[at + LEN]! * entryLen;
-    for (; entry < end; entry += entryLen) {
-      let i = 0;
-      while (i < wordsLen && ((key[i >> 1]! ^ data[entry + i]!) & data[entry + i + 1]!) === 0) {
-        i += 2;
-      }
-      if (i < wordsLen) continue;
-      const slot = data[entry + wordsLen]!;
-      if (loopback && this.#rules.loopback[slot] === 0) continue;
-      if (portless && data[entry + wordsLen - 3] !== 0) continue;
-      return slot;
-    }
-    return NONE;
+  /** Nothing below the node comes before the rule. Of leaves it is not known beforehand. */
+  #isLater(node: number, slot: number): boolean {
+    return node > EMPTY && this.#least[node >> WAYS_SHIFT]! > this.#rules.priorities[slot]!;
   }
 
   #earlier(a: number, b: number): number {
@@ -187,138 +171,82 @@ export class RuleTree {
     return true;
   }
 
-  #list(at: number): number[] {
-    const { entryLen } = this.#pool;
-    const from = this.#nodes[at + AT]!;
-    return Array.from({ length: this.#nodes[at + LEN]! }, (_, i) => {
-      return this.#pool.slotAt(from + i * entryLen);
-    });
-  }
-
-  #insert(node: number, slot: number): void {
-    const at = node * NODE_LEN;
+  /** Returns what the node is afterwards. */
+  #insert(node: number, slot: number): number {
+    if (node === EMPTY) return ~this.#pool.make([slot]);
+    if (node < EMPTY) return this.#insertIntoLeaf(~node, slot);
+    const nibble = node & NIBBLE;
+    const block = node >> WAYS_SHIFT;
     const priority = this.#rules.priorities[slot]!;
-    if (priority < this.#least[node]!) this.#least[node] = priority;
-    const nibble = this.#nodes[at]!;
-    if (nibble === NONE) return this.#insertIntoLeaf(node, slot);
+    if (priority < this.#least[block]!) this.#least[block] = priority;
+    let after = node;
     this.#seen[nibble] = 1;
-    const open = this.#nodes[at + OPEN]!;
     const isOpen = this.#maskOf(slot, nibble) !== 15;
-    if (isOpen && open !== NONE) {
-      this.#insert(open, slot);
-    } else if (isOpen && this.#nodes[at + LEN]! > REPLICATE_MAX) {
-      this.#setNode(at + OPEN, this.#newLeaf([slot], LEAF_MAX));
+    if (isOpen && ((node & OPEN) !== 0 || this.#count[block]! > REPLICATE_MAX)) {
+      const open = (node & OPEN) !== 0 ? this.#open[block]! : EMPTY;
+      this.#setOpen(block, this.#insert(open, slot));
+      after = node | OPEN;
     } else {
-      for (const way of this.#waysOf(slot, nibble)) this.#insertIntoWay(at, way, slot);
+      for (const way of this.#waysOf(slot, nibble)) this.#insertIntoWay(block, nibble, way, slot);
     }
     this.#seen[nibble] = 0;
-    this.#setNode(at + LEN, this.#entriesBelow(at));
+    this.#setCount(after);
+    return after;
   }
 
-  #insertIntoWay(at: number, way: number, slot: number): void {
-    const nibble = this.#nodes[at]!;
-    const wayAt = this.#nodes[at + AT]! + way;
-    const child = this.#ways[wayAt]!;
-    if (child === NONE) {
-      this.#ways[wayAt] = this.#newLeaf([slot], LEAF_MAX);
-      return;
-    }
+  #insertIntoWay(block: number, nibble: number, way: number, slot: number): void {
     const bits = 15 << (28 - 4 * (nibble & 7));
     this.#fixed[nibble >> 3]! |= bits;
-    this.#insert(child, slot);
+    this.#setWay(block, way, this.#insert(this.#ways[block * 16 + way]!, slot));
     this.#fixed[nibble >> 3]! &= ~bits;
   }
 
-  #insertIntoLeaf(node: number, slot: number): void {
-    const at = node * NODE_LEN;
-    const { entryLen } = this.#pool;
-    const len = this.#nodes[at + LEN]!;
-    let from = this.#nodes[at + AT]!;
-    if (len === this.#nodes[at + ROOM]!) from = this.#moveLeaf(at, this.#pool.roomFor(len + 1));
-    let place = len;
-    while (place > 0) {
-      const before = this.#pool.slotAt(from + (place - 1) * entryLen);
-      if (this.#rules.compare(before, slot) < 0) break;
-      place--;
-    }
-    const placeAt = from + place * entryLen;
-    this.#pool.data.copyWithin(placeAt + entryLen, placeAt, from + len * entryLen);
-    this.#pool.write(placeAt, slot);
-    this.#nodes[at + LEN] = len + 1;
-    if (len + 1 > this.#nodes[at + TRY_AT]!) this.#split(node);
+  #insertIntoLeaf(leaf: number, slot: number): number {
+    const place = this.#pool.insert(leaf, slot);
+    const len = this.#pool.length(place);
+    // Tried when it needs more room anyway, so that what cannot be split is not tried all the time.
+    if (len <= LEAF_MAX || roomFor(len) === roomFor(len - 1)) return ~place;
+    const slots = this.#pool.slots(place);
+    this.#pool.give(place);
+    return this.#build(slots, BUDGET.split);
   }
 
-  #moveLeaf(at: number, room: number): number {
-    const { entryLen } = this.#pool;
-    const from = this.#nodes[at + AT]!;
-    const to = this.#pool.take(room);
-    this.#pool.data.copyWithin(to, from, from + this.#nodes[at + LEN]! * entryLen);
-    this.#pool.give(from, this.#nodes[at + ROOM]!);
-    this.#nodes[at + AT] = to;
-    this.#nodes[at + ROOM] = room;
-    return to;
-  }
-
-  /** Makes a branch of a leaf that has become long, where that helps. */
-  #split(node: number): void {
-    const at = node * NODE_LEN;
-    const slots = this.#list(at);
-    const made = this.#build(slots, BUDGET.split);
-    this.#pool.give(this.#nodes[at + AT]!, this.#nodes[at + ROOM]!);
-    const madeAt = made * NODE_LEN;
-    this.#nodes.copyWithin(at, madeAt, madeAt + NODE_LEN);
-    this.#least[node] = this.#least[made]!;
-    if (made === this.#nodeCount - 1) this.#nodeCount--;
-  }
-
-  /** True when the rule was there. */
-  #delete(node: number, slot: number): boolean {
-    if (node === NONE) return false;
-    const at = node * NODE_LEN;
-    const nibble = this.#nodes[at]!;
-    if (nibble === NONE) return this.#deleteFromLeaf(at, slot);
+  /** Returns what the node is afterwards, or -1 when the rule was not below it. */
+  #delete(node: number, slot: number): number {
+    if (node === EMPTY) return NONE;
+    if (node < EMPTY) return this.#deleteFromLeaf(~node, slot);
+    const nibble = node & NIBBLE;
+    const block = node >> WAYS_SHIFT;
     let found = false;
-    const isOpen = this.#maskOf(slot, nibble) !== 15;
-    if (isOpen) found = this.#delete(this.#nodes[at + OPEN]!, slot);
-    if (!found) {
-      for (const way of this.#waysOf(slot, nibble)) {
-        found = this.#delete(this.#ways[this.#nodes[at + AT]! + way]!, slot) || found;
-      }
+    if ((node & OPEN) !== 0 && this.#maskOf(slot, nibble) !== 15) {
+      const after = this.#delete(this.#open[block]!, slot);
+      found = after !== NONE;
+      if (found) this.#open[block] = after;
     }
-    this.#nodes[at + LEN] = this.#entriesBelow(at);
-    return found;
+    for (const way of found ? [] : this.#waysOf(slot, nibble)) {
+      const after = this.#delete(this.#ways[block * 16 + way]!, slot);
+      if (after === NONE) continue;
+      found = true;
+      this.#ways[block * 16 + way] = after;
+    }
+    this.#setCount(node);
+    return found ? node : NONE;
   }
 
-  #deleteFromLeaf(at: number, slot: number): boolean {
-    const { entryLen, data } = this.#pool;
-    const place = this.#list(at).indexOf(slot);
-    if (place < 0) return false;
-    const from = this.#nodes[at + AT]!;
-    const len = this.#nodes[at + LEN]!;
-    const placeAt = from + place * entryLen;
-    data.copyWithin(placeAt, placeAt + entryLen, from + len * entryLen);
-    this.#nodes[at + LEN] = len - 1;
-    return true;
-  }
-
-  #entriesBelow(at: number): number {
-    let count = this.#lenOf(this.#nodes[at + OPEN]!);
-    const waysAt = this.#nodes[at + AT]!;
-    for (let way = 0; way < 16; way++) count += this.#lenOf(this.#ways[waysAt + way]!);
-    return count;
-  }
-
-  #lenOf(node: number): number {
-    return node === NONE ? 0 : this.#nodes[node * NODE_LEN + LEN]!;
+  #deleteFromLeaf(leaf: number, slot: number): number {
+    const place = this.#pool.remove(leaf, slot);
+    if (place === NONE) return NONE;
+    if (this.#pool.length(place) > 0) return ~place;
+    this.#pool.give(place);
+    return EMPTY;
   }
 
   /** A node for rules that stand in their order. */
   #build(slots: readonly number[], budget: number): number {
-    if (this.#scanLen(slots) <= LEAF_MAX) {
-      return this.#newLeaf(slots, Math.max(LEAF_MAX, 2 * slots.length));
-    }
+    if (slots.length === 0) return EMPTY;
+    if (this.#scanLen(slots) <= LEAF_MAX) return ~this.#pool.make(slots);
     const split = chooseSplit(this.#rules, slots, this.#seen, budget);
-    if (split === undefined) return this.#newLeaf(slots, 2 * slots.length);
+    if (split === undefined) return ~this.#pool.make(slots);
     const { nibble, replicate, growth } = split;
     const groups: number[][] = Array.from({ length: 16 }, () => []);
     const open: number[] = [];
@@ -326,23 +254,19 @@ export class RuleTree {
       if (!replicate && this.#maskOf(slot, nibble) !== 15) open.push(slot);
       else for (const way of this.#waysOf(slot, nibble)) groups[way]!.push(slot);
     }
-    const node = this.#newNode();
-    const at = node * NODE_LEN;
-    const waysAt = this.#newWays();
-    this.#nodes[at] = nibble;
-    this.#nodes[at + AT] = waysAt;
-    this.#least[node] = this.#rules.priorities[slots[0]!]!;
+    const block = this.#newBlock();
+    this.#least[block] = this.#rules.priorities[slots[0]!]!;
     this.#seen[nibble] = 1;
-    this.#setNode(at + OPEN, open.length === 0 ? NONE : this.#build(open, budget));
+    this.#setOpen(block, this.#build(open, budget));
     const bits = 15 << (28 - 4 * (nibble & 7));
     this.#fixed[nibble >> 3]! |= bits;
     for (const [way, group] of groups.entries()) {
-      const child = group.length === 0 ? NONE : this.#build(group, budget / growth);
-      this.#ways[waysAt + way] = child;
+      this.#setWay(block, way, this.#build(group, budget / growth));
     }
     this.#fixed[nibble >> 3]! &= ~bits;
     this.#seen[nibble] = 0;
-    this.#nodes[at + LEN] = this.#entriesBelow(at);
+    const node = (block << WAYS_SHIFT) | (open.length > 0 ? OPEN : 0) | nibble;
+    this.#setCount(node);
     return node;
   }
 
@@ -374,47 +298,42 @@ export class RuleTree {
     );
   }
 
-  #newLeaf(slots: readonly number[], tryAt: number): number {
-    const node = this.#newNode();
-    const at = node * NODE_LEN;
-    const room = this.#pool.roomFor(slots.length);
-    const from = this.#pool.take(room);
-    for (const [i, slot] of slots.entries()) this.#pool.write(from + i * this.#pool.entryLen, slot);
-    this.#nodes[at] = NONE;
-    this.#nodes[at + AT] = from;
-    this.#nodes[at + LEN] = slots.length;
-    this.#nodes[at + ROOM] = room;
-    this.#nodes[at + TRY_AT] = tryAt;
-    this.#nodes[at + OPEN] = NONE;
-    this.#least[node] = slots.length > 0 ? this.#rules.priorities[slots[0]!]! : Infinity;
-    return node;
+  #setCount(node: number): void {
+    const block = node >> WAYS_SHIFT;
+    let count = (node & OPEN) !== 0 ? this.#countOf(this.#open[block]!) : 0;
+    for (let way = 0; way < 16; way++) count += this.#countOf(this.#ways[block * 16 + way]!);
+    this.#count[block] = count;
   }
 
-  /** Once `value` is known: what made it may have moved all nodes. */
-  #setNode(at: number, value: number): void {
-    this.#nodes[at] = value;
+  #countOf(node: number): number {
+    if (node === EMPTY) return 0;
+    return node < EMPTY ? this.#pool.length(~node) : this.#count[node >> WAYS_SHIFT]!;
   }
 
-  #newNode(): number {
-    if (this.#nodeCount === this.#least.length) {
-      const { length } = this.#least;
-      const [nodes, least] = [this.#nodes, this.#least];
-      this.#nodes = new Int32Array(2 * length * NODE_LEN);
-      this.#nodes.set(nodes);
-      this.#least = new Float64Array(2 * length);
-      this.#least.set(least);
-    }
-    return this.#nodeCount++;
+  // The node comes in when it is known: what made it may have moved the arrays.
+
+  #setWay(block: number, way: number, node: number): void {
+    this.#ways[block * 16 + way] = node;
   }
 
-  #newWays(): number {
-    if (this.#waysUsed === this.#ways.length) {
-      const ways = this.#ways;
-      this.#ways = new Int32Array(2 * ways.length);
+  #setOpen(block: number, node: number): void {
+    this.#open[block] = node;
+  }
+
+  #newBlock(): number {
+    if (this.#blocks === this.#open.length) {
+      const size = 2 * this.#blocks;
+      const [ways, open, least, count] = [this.#ways, this.#open, this.#least, this.#count];
+      this.#ways = new Int32Array(16 * size);
       this.#ways.set(ways);
+      this.#open = new Int32Array(size);
+      this.#open.set(open);
+      this.#least = new Float64Array(size);
+      this.#least.set(least);
+      this.#count = new Int32Array(size);
+      this.#count.set(count);
     }
-    this.#waysUsed += 16;
-    return this.#waysUsed - 16;
+    return this.#blocks++;
   }
 }
 

@@ -368,7 +368,13 @@ function checkFamilies(selector: Selector): void {
 /** The same text for the same selector, and only for it. */
 function selectorKey(direction: Direction, selector: Selector): string {
   const { src, dst, protocol, sport, dport } = selector;
-  const head = String.fromCharCode(protocol, sport & 0xffff, dport & 0xffff, src.length, dst.length);
+  const head = String.fromCharCode(
+    protocol,
+    sport & 0xffff,
+    dport & 0xffff,
+    src.length,
+    dst.length,
+  );
   const anyPorts = (sport === PORT_ANY ? 1 : 0) + (dport === PORT_ANY ? 2 : 0);
   return direction + anyPorts + head + octetsKey(src.address.bytes) + octetsKey(dst.address.bytes);
 }

@@ -15,7 +15,9 @@ import {
 import { type LayerGiven, Pair } from './pair.ts';
 import { policy, Rig, type RigOptions, request, sa } from './rig.ts';
 
-/** How one packet comes to be dropped. `at` drops it; whatever went before is not part of the case. */
+/**
+ * How one packet comes to be dropped. `at` drops it; whatever went before is not part of the case.
+ */
 interface Case {
   readonly side: 'in' | 'out';
   readonly rig: Rig;
@@ -383,7 +385,8 @@ const CASES: Record<DropReason, readonly (() => Case)[]> = {
 
 /** Everything that a dropped packet must leave as it was. */
 function state(rig: Rig, withSas: boolean) {
-  // Those who came are counted in any case, also those that were joined, and what was opened and sealed is where `uses` says so.
+  // Those who came are counted in any case, also those that were joined, and what was opened and
+  // sealed is where `uses` says so.
   const { drops: _, inPackets: __, outPackets: ___, ...rest } = rig.host.stats;
   const counters = { ...rest, reassembled: 0, fragmentsJoined: 0 };
   const sas = [...rig.sad.all()].map(({ spec, state, usage, replay, sentSeq, seenAt, peer }) => [

@@ -7,7 +7,10 @@ import { policy, Rig, type RigOptions, request, type SaOptions, sa } from './rig
 export const A = { 4: '10.0.0.1', 6: '2001:db8::1' } as const;
 export const B = { 4: '10.0.0.2', 6: '2001:db8::2' } as const;
 
-/** One layer of protection as seen from A; without `src` and `dst` it is transport mode between the packet's ends. */
+/**
+ * One layer of protection as seen from A; without `src` and `dst` it is transport mode between the
+ * packet's ends.
+ */
 export type LayerGiven = Omit<Partial<SaOptions>, 'tunnel'> & {
   readonly tunnel?: 4 | 6;
   readonly tunnelOptions?: SaOptions['tunnel'];

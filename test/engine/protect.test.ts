@@ -61,7 +61,8 @@ describe.each([4, 6] as const)('IPv%i', (family) => {
       const altered = wire.slice();
       altered[at]! ^= 0x10;
       const delivered = pair.b.input(altered);
-      // Only what routers may change can pass: TOS and class, flow label, hop limit of an outermost header.
+      // Only what routers may change can pass: TOS and class, flow label, hop limit of an outermost
+      // header.
       if (delivered.length > 0)
         expect(toHex(delivered[0]!.slice(12))).toBe(toHex(PLAIN[family].slice(12)));
     }
@@ -120,7 +121,8 @@ test('IPv4 options and IPv6 extension headers stay where routers look for them',
     const pair4 = new Pair(layers).send(four);
     expect(toHex(pair4.wire[0]!.slice(20, 36))).toBe(toHex(four.slice(20, 36)));
     expect(pair4.delivered.map((p) => toHex(p))).toEqual([toHex(four)]);
-    // The source route is not at its end yet, so AH is computed for the address that it ends at (RFC 4302 §3.3.3.1.2.2).
+    // The source route is not at its end yet, so AH is computed for the address that it ends at
+    // (RFC 4302 §3.3.3.1.2.2).
     const wire = new Pair(layers, { family: 6 }).send(six).wire[0]!;
     expect(toHex(wire.slice(40, 48))).toBe(toHex(six.slice(40, 48)));
     expect(u8(wire, 48)).toBe(layers.includes(ah) ? 51 : 50);
@@ -178,7 +180,8 @@ describe('batches', () => {
       const [together, alone] = [new Pair(layers), new Pair(layers)];
       const batch = together.send(...many);
       const single = many.flatMap((one) => alone.send(one).wire);
-      // What is random may differ: compare what is opened, and the lengths and order of what is sent.
+      // What is random may differ: compare what is opened, and the lengths and order of what is
+      // sent.
       expect(batch.wire.map((p) => p.length)).toEqual(single.map((p) => p.length));
       expect(batch.wire.map(endsOf)).toEqual(single.map(endsOf));
       expect([together.a.drops(), together.b.drops()]).toEqual([{}, {}]);

@@ -20,7 +20,10 @@ import {
 import { Spd } from '../../src/spd/spd.ts';
 import { type PacketSink, packetFrom } from '../../src/wire/packet.ts';
 
-/** A world for a test: time stands still until told, and random octets come from a generator with a seed. */
+/**
+ * A world for a test: time stands still until told, and random octets come from a generator with a
+ * seed.
+ */
 export function testEnv(seed = 1): Env & { advance(ms: number): void; log: () => void } {
   let now = 1_000_000;
   let state = seed >>> 0 || 1;

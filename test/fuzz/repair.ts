@@ -8,8 +8,8 @@ import * as udp from '../../src/wire/udp.ts';
 const cursor = new Cursor();
 
 /**
- * Makes lengths and IPv4 checksums right again, also of what is inside ESP that needs no keys (`open` says which SPIs), so that
- * a changed packet is not turned away at the first check.
+ * Makes lengths and IPv4 checksums right again, also of what is inside ESP that needs no keys
+ * (`open` says which SPIs), so that a changed packet is not turned away at the first check.
  */
 export function repair(
   p: Uint8Array,

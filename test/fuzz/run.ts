@@ -8,9 +8,10 @@ import { TARGETS } from './targets.ts';
 import { type Order, type Report, Watched } from './watched.ts';
 
 /**
- * Runs the fuzzer for some time: `node dist/test/fuzz/run.js --seconds 60 --seed 7 [--target host] [--out dist/fuzz-out]`. A crash
- * is written to the folder as hexadecimal, a line for each input, with its stack; at the end also the inputs that reached
- * something new. Ends with status 1 if anything crashed.
+ * Runs the fuzzer for some time: `node dist/test/fuzz/run.js --seconds 60 --seed 7 [--target host]
+ * [--out dist/fuzz-out]`. A crash is written to the folder as hexadecimal, a line for each input,
+ * with its stack; at the end also the inputs that reached something new. Ends with status 1 if
+ * anything crashed.
  */
 const { values } = parseArgs({
   options: {

@@ -7,7 +7,10 @@ export interface Target {
   readonly words?: readonly Uint8Array[];
   /** Longest input, in octets. */
   readonly lenMax: number;
-  /** A fresh one. What it returns takes one input, and throws if that did any harm: everything it throws is a crash. */
+  /**
+   * A fresh one. What it returns takes one input, and throws if that did any harm: everything it
+   * throws is a crash.
+   */
   readonly create: () => (input: Uint8Array) => void;
 }
 

@@ -11,7 +11,10 @@ import { reassembly } from './targets/reassembly.ts';
 import { setkey } from './targets/setkey.ts';
 import { wire } from './targets/wire.ts';
 
-/** Everything that takes octets from outside, with the inputs that were kept since each once found something. */
+/**
+ * Everything that takes octets from outside, with the inputs that were kept since each once found
+ * something.
+ */
 export const TARGETS: readonly Target[] = [
   host,
   wire,

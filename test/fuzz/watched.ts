@@ -27,7 +27,10 @@ export type Report =
 const INPUT_MAX = 65_536;
 const HEAD_LEN = 12;
 
-/** The input that is being run, in memory of both threads: a thread that hangs can tell nothing any more. */
+/**
+ * The input that is being run, in memory of both threads: a thread that hangs can tell nothing any
+ * more.
+ */
 export class Watched {
   readonly shared: SharedArrayBuffer;
   readonly #head: Int32Array;

@@ -16,9 +16,9 @@ export interface Place {
 
 export interface IkedOptions {
   readonly mode: 'active' | 'passive';
-  /** Between networks if not given. */
-  readonly from?: string;
-  readonly to?: string;
+  readonly encapsulation?: 'tunnel' | 'transport';
+  /** What is protected; networks if not given. */
+  readonly between?: 'networks' | 'hosts';
   readonly lifetime?: string;
   /** `psk "…"`, or how certificates are to be used. */
   readonly auth?: string;
@@ -49,10 +49,18 @@ export class IkedHost {
 
   /** Starts the daemon and waits until it is ready. */
   async run(mine: Place, peer: Place, options: IkedOptions): Promise<void> {
-    const { mode, from = mine.net, to = peer.net, lifetime = '', auth = PSK } = options;
+    const {
+      mode,
+      encapsulation = 'tunnel',
+      between = 'networks',
+      lifetime = '',
+      auth = PSK,
+    } = options;
     const file = join(this.#lab.dir, `iked-${mine.id}.conf`);
+    const [from, to] = [mine, peer].map((one) => (between === 'hosts' ? one.wire : one.net));
     const line = [
-      `ikev2 "tunnel" ${mode} esp from ${from} to ${to} local ${mine.wire} peer ${peer.wire}`,
+      `ikev2 "peer" ${mode} ${encapsulation} esp from ${from} to ${to}`,
+      `local ${mine.wire} peer ${peer.wire}`,
       `srcid ${mine.id} dstid ${peer.id} ${lifetime} ${auth}`,
     ];
     // It refuses files that others can read.
@@ -101,10 +109,12 @@ export class IkedHost {
     return iked.end();
   }
 
-  /** Ends all processes of the daemon as a crash would: any that is left would clean up. */
+  /** Ends all processes of the daemon as a crash would: one that sees another end cleans up. */
   async crash(): Promise<void> {
     const [parent] = childrenOf(this.#iked!.child.pid!);
-    for (const pid of [...childrenOf(parent!), parent!]) process.kill(pid, 'SIGKILL');
+    const all = [parent!, ...childrenOf(parent!)];
+    for (const pid of all) process.kill(pid, 'SIGSTOP');
+    for (const pid of all) process.kill(pid, 'SIGKILL');
     await this.#iked!.end();
   }
 
@@ -124,7 +134,7 @@ function childrenOf(pid: number): number[] {
 }
 
 const MOUNT = 'mount --bind "$1" /etc/iked && shift && exec "$@"';
-const WAIT_MS = 30_000;
+const WAIT_MS = 20_000;
 
 /** Waits until it is so. Rejects with what the daemon has printed when that takes too long. */
 export async function until(

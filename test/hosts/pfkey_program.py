@@ -319,19 +319,19 @@ def options():
 
 
 def encapsulate(port, order):
-    """An IKE daemon's socket: prints what it gets, until it has got so many datagrams."""
+    """An IKE daemon's socket: prints what it gets, until that is the end."""
     udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.settimeout(5)
+    udp.settimeout(10)
     if order == "before":
         udp.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, struct.pack("=i", 2))
     udp.bind(("0.0.0.0", int(port)))
     if order == "after":
         udp.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, struct.pack("=i", 2))
     say(bound=True)
-    got = []
-    while not got or got[-1] != b"\0\0\0\0end":
-        got.append(udp.recv(65536))
-    say(got=[one.hex() for one in got])
+    data = b""
+    while data != b"\0\0\0\0end":
+        data = udp.recv(65536)
+        say(got=data.hex())
 
 
 def background():

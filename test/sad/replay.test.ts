@@ -19,7 +19,10 @@ class Model {
     return seq > 0 && seq > this.top - this.size && !this.seen.has(seq);
   }
 
-  /** The whole number: the one with these low bits that is nearest to the window (RFC 4303 appendix A2.1). */
+  /**
+   * The whole number: the one with these low bits that is nearest to the window (RFC 4303 appendix
+   * A2.1).
+   */
   infer(low: number): number {
     const bottom = this.top - this.size + 1;
     let seq = low;

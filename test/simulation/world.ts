@@ -17,8 +17,9 @@ const NUMBER_AT = MARKER.length;
 const ADDRESS = { 4: (i: number) => `10.0.${i}.1`, 6: (i: number) => `2001:db8:${i}::1` } as const;
 
 /**
- * A chain of hosts that send each other numbered packets from end to end: two hosts, or host, gateway, gateway, host. What
- * protects them is drawn by the seed, the same on both sides. Everything that happens depends on the seed alone.
+ * A chain of hosts that send each other numbered packets from end to end: two hosts, or host,
+ * gateway, gateway, host. What protects them is drawn by the seed, the same on both sides.
+ * Everything that happens depends on the seed alone.
  */
 export class World {
   readonly dice: Dice;
@@ -179,7 +180,10 @@ export class World {
     for (const { host, env } of this.hosts) host.poll(env.clock.monotonicMs());
   }
 
-  /** What every host has taken, and where it went: delivered, sent, dropped with a reason, joined, or waiting. */
+  /**
+   * What every host has taken, and where it went: delivered, sent, dropped with a reason, joined,
+   * or waiting.
+   */
   unaccounted(): number {
     let left = 0;
     for (const { host } of this.hosts) {
@@ -234,7 +238,10 @@ function find(p: Uint8Array, what: Uint8Array): number {
   return -1;
 }
 
-/** Octets in front of the addresses may change on the way, and nothing covers them in transport mode. */
+/**
+ * Octets in front of the addresses may change on the way, and nothing covers them in transport
+ * mode.
+ */
 function same(a: Uint8Array, b: Uint8Array): boolean {
   const from = a[0]! >> 4 === 4 ? ipv4.SRC_AT : ipv6.SRC_AT;
   return a.length === b.length && a.every((octet, i) => i < from || octet === b[i]);

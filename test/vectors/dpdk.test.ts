@@ -9,7 +9,10 @@ import * as ipv4 from '../../src/wire/ipv4.ts';
 import { policy, Rig, request, sa, testEnv } from '../engine/rig.ts';
 import { vectorFile } from '../files.ts';
 
-/** The packets that DPDK checks its drivers with, and the examples of RFC 3602: each is opened, and made again. */
+/**
+ * The packets that DPDK checks its drivers with, and the examples of RFC 3602: each is opened, and
+ * made again.
+ */
 
 interface Case {
   readonly name: string;

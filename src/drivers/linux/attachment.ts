@@ -7,6 +7,7 @@ import { families, setReversePathFilter } from './network.ts';
 import { openRaw, type RawLink } from './raw.ts';
 import { applyRoutes, flushRoutes, type RouteContext } from './routes.ts';
 import { addRule, removeRule } from './rule.ts';
+import { run } from './tools.ts';
 import { openTun, type TunLink } from './tun.ts';
 import { openUdpEncap, type UdpEncap } from './udp.ts';
 import { Wires } from './wires.ts';
@@ -86,6 +87,8 @@ const MTU_MAX = 65_535;
 export const TABLE_DEFAULT = 7557;
 export const RULE_PREF_DEFAULT = 100;
 export const TUN_DEFAULT = 'testudo0';
+/** For a node that must have some IPv4 address and has none (RFC 7600 §4.8). */
+const TUN_ADDRESS = '192.0.0.8';
 
 /**
  * Attaches an engine to this network namespace. Nothing is diverted before `setDiversion`; what a
@@ -195,6 +198,9 @@ class Attached implements Attachment {
     // Opened packets have sources that are routed elsewhere than to this device, if only one
     // direction is protected.
     setReversePathFilter(tun, '2');
+    // To a device without an address, Linux applies the strict filter whatever is set. The scope
+    // keeps it from being a source of packets.
+    run('ip', ['-4', 'address', 'add', `${TUN_ADDRESS}/32`, 'dev', tun, 'scope', 'host']);
     this.#inspect = openTun({ name: inspectName(tun), mtu: MTU_MAX });
     for (const family of all) {
       if (addRule(family, { table, pref: this.#rulePref, mark })) this.#addedRules.push(family);

@@ -15,12 +15,15 @@ import { repair } from '../repair.ts';
 import { must, type Target } from '../target.ts';
 
 /**
- * A host with SAs of many kinds. An input is a list of steps: an octet of flags, two of length, and a packet. Some SAs accept
- * any ICV, so that changed packets get past cryptography to what is behind it.
+ * A host with SAs of many kinds. An input is a list of steps: an octet of flags, two of length, and
+ * a packet. Some SAs accept any ICV, so that changed packets get past cryptography to what is
+ * behind it.
  */
 const INPUT = 1;
 const LATER = 2;
 const AS_IS = 4;
+/** In one batch with the step before. */
+const TOGETHER = 8;
 
 const A4 = '10.0.0.1';
 const B4 = '10.0.0.2';
@@ -73,6 +76,7 @@ function givenSas(): SaOptions[] {
     open(8, { ...six, mode: 'tunnel' }),
     open(9, { ...ah, mode: 'any', replayPackets: 0 }),
     open(10, { ...ah, ...six, mode: 'any', replayPackets: 0 }),
+    open(11, { ...ah, mode: 'any', replayPackets: 64 }),
     ...ciphers.map((enc, i) => ({
       spi: 0x2000 + i,
       src: B4,
@@ -88,7 +92,7 @@ function givenSas(): SaOptions[] {
 
 /** A host with all the SAs, in both directions. */
 function rig(): Rig {
-  const all = new Rig({ buffers: BUFFERS, events: { acquire: () => {} } });
+  const all = new Rig({ buffers: BUFFERS, mtu: 600, events: { acquire: () => {} } });
   for (const given of givenSas()) {
     const back = { ...given, spi: given.spi + 0x10_000, src: given.dst, dst: given.src };
     all.sad.add(sa(given), 'mature');
@@ -115,6 +119,9 @@ function policies(to: Rig): void {
   to.spd.add(policy('in', '::/0', 'fd00::/8', { requests: [tunnel4(B4, A4)] }));
   to.spd.add(policy('out', 'fd00::/8', '::/0', { requests: [tunnel4(A4, B4)] }));
   to.spd.add(policy('in', '172.16.0.0/12', '0.0.0.0/0', none));
+  to.spd.add(policy('out', A4, '172.16.0.0/12', discard));
+  to.spd.add(policy('out', A4, '10.9.0.0/16', { requests: Array.from({ length: 9 }, () => esp) }));
+  to.host.settings.inet6.defPolicy = 'discard';
 }
 
 /** An input of one or more steps. */
@@ -200,6 +207,26 @@ function opened(): Uint8Array[] {
   ].map(fromB);
 }
 
+/** More layers than may be opened, and what more than one packet in a batch can do to an SA. */
+function batches(): Uint8Array[] {
+  let nested = udp(counting(8));
+  for (let i = 0; i < 9; i++) nested = openEspPacket(1, i === 0 ? 17 : 50, nested);
+  const limited = fromB(ipv4Packet({ protocol: 50 }, openEspPacket(5, 17, udp(counting(8)))));
+  const once = fromB(ipv4Packet({ protocol: 50 }, openEspPacket(3, 17, udp(counting(8)))));
+  const ah = concat(hex('11040000 0000100b 00000001'), new Uint8Array(12), udp(counting(8)));
+  const ahOnce = fromB(ipv4Packet({ protocol: 51 }, ah));
+  const dns = udp(counting(8));
+  setU16(dns, 0, 53);
+  return [
+    steps(INPUT, fromB(ipv4Packet({ protocol: 50 }, nested))),
+    steps(INPUT | TOGETHER, ...Array.from({ length: 12 }, () => limited)),
+    steps(INPUT | TOGETHER, once, once, limited),
+    steps(INPUT | TOGETHER, ahOnce, ahOnce),
+    steps(INPUT, fromB(ipv4Packet({ protocol: 50 }, openEspPacket(1, 17, dns)))),
+    steps(TOGETHER, ...plain(), ...fragments()),
+  ];
+}
+
 /** What the peer really sends with each SA. */
 function sealed(): Uint8Array[] {
   return givenSas().flatMap((given) => {
@@ -213,7 +240,14 @@ function sealed(): Uint8Array[] {
   });
 }
 
-function run(all: Rig, one: Packet, input: Uint8Array): void {
+function run(all: Rig, pool: readonly Packet[], input: Uint8Array): void {
+  let waiting = 0;
+  let side = 0;
+  const flush = () => {
+    if (side === INPUT) all.host.input(pool, waiting);
+    else all.host.output(pool, waiting);
+    waiting = 0;
+  };
   for (let at = 0; at + 3 <= input.length; ) {
     const flags = input[at]!;
     const packet = input.slice(at + 3, at + 3 + u16(input, at + 1));
@@ -221,14 +255,16 @@ function run(all: Rig, one: Packet, input: Uint8Array): void {
     if ((flags & AS_IS) === 0) {
       repair(packet, 0, packet.length, (spi) => spi >= OPEN_SPI && spi < OPEN_END);
     }
+    const isNext = (flags & TOGETHER) !== 0 && (flags & INPUT) === side;
+    if (!isNext || waiting === pool.length) flush();
     if ((flags & LATER) !== 0) {
       all.env.advance(31_000);
       all.host.poll(all.env.clock.monotonicMs());
     }
-    one.load(packet);
-    if ((flags & INPUT) !== 0) all.host.input([one], 1);
-    else all.host.output([one], 1);
+    side = flags & INPUT;
+    pool[waiting++]!.load(packet);
   }
+  flush();
   all.sent.length = 0;
   all.delivered.length = 0;
   check(all);
@@ -254,13 +290,14 @@ export const host: Target = {
   seeds: () => [
     ...[...opened(), ...sealed(), ...plain().map(fromB)].map((packet) => steps(INPUT, packet)),
     ...plain().map((packet) => steps(0, packet)),
+    ...batches(),
     steps(0, ...fragments()),
     steps(INPUT, ...fragments().map(fromB)),
   ],
   create: () => {
     const all = rig();
     policies(all);
-    const one = packetFrom(new Uint8Array(0));
-    return (input) => run(all, one, input);
+    const pool = Array.from({ length: 16 }, () => packetFrom(new Uint8Array(0)));
+    return (input) => run(all, pool, input);
   },
 };

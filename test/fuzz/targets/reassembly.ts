@@ -11,8 +11,9 @@ const OCTETS_MAX = 8192;
 const data = counting(66_000);
 
 /**
- * Steps of 6 octets: family and flags, id, offset (2, of which the low bits choose the time), length (2). The data are those
- * of one datagram, so that what comes out can be foreseen unless a step says to spoil them.
+ * Steps of 6 octets: family and flags, id, offset (2, of which the low bits choose the time),
+ * length (2). The data are those of one datagram, so that what comes out can be foreseen unless a
+ * step says to spoil them.
  */
 function run(reassembly: Reassembly, arena: PacketArena, input: Uint8Array): void {
   const cursor = new Cursor();
