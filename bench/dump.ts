@@ -40,7 +40,9 @@ function arrived(size, chunk) {
     seen++;
     all.add(rest.readUInt32BE(at + 20));
     at += 8 * rest.readUInt16LE(at + 4);
-    if (seq === 0) { console.log(JSON.stringify({ seen, distinct: all.size, ordered })); process.exit(); }
+    if (seq !== 0) continue;
+    console.log(JSON.stringify({ seen, distinct: all.size, ordered }));
+    process.exit();
   }
   rest = Buffer.from(rest.subarray(at));
   socket.pause();

@@ -12,7 +12,7 @@ import { parseArgs } from 'node:util';
  * own, asked by a client that has nothing but octets and does not wait for an answer before it asks
  * again; and the memory of the host per idle SA.
  *
- *     npm run bench:pfkey -- --count 200000
+ *     npm run build && node dist/bench/pfkey.js --count 200000
  *
  * Prints a Markdown table. Half of the machine's work here is the client's.
  */

@@ -87,7 +87,10 @@ function portOf(dice: Dice, port: number | undefined): number {
   return port === undefined || port === PORT_ANY ? dice.below(65_536) : port;
 }
 
-/** Nanoseconds per flow: decoding alone, or decoding and lookup. */
+/**
+ * Nanoseconds of processor time per flow: decoding alone, or decoding and lookup. Not of the clock,
+ * which runs on while others compute.
+ */
 function run(flows: Flows, spd: Spd | undefined): number {
   const cursor = new Cursor();
   const { octets, len, count } = flows;
@@ -106,8 +109,33 @@ function median(numbers: readonly number[]): number {
   return [...numbers].sort((a, b) => a - b)[numbers.length >> 1]!;
 }
 
+/**
+ * What a read from memory costs on this machine at this time, by how much memory the reads go over:
+ * a large table of policies is a few of them, and neighbours on the machine make them dearer.
+ */
+function readCost(megabytes: number): string {
+  const lines = megabytes * 16_384;
+  const words = new Int32Array(lines * 16);
+  const dice = new Dice(1);
+  const order = Array.from({ length: lines }, (_, i) => i);
+  for (let i = lines - 1; i > 0; i--) {
+    const j = dice.below(i);
+    [order[i], order[j]] = [order[j]!, order[i]!];
+  }
+  for (const [i, line] of order.entries()) words[line * 16] = order[(i + 1) % lines]! * 16;
+  const costs = [1, 2, 3, 4, 5].map(() => {
+    const began = process.cpuUsage();
+    let at = 0;
+    for (let i = 0; i < 1_000_000; i++) at = words[at]!;
+    if (at < 0) throw new Error('never');
+    return process.cpuUsage(began).user / 1000;
+  });
+  return `${median(costs).toFixed(0)} ns over ${megabytes} MiB`;
+}
+
 const rounds = Number(values.rounds);
 const only = process.env.BENCH_ONLY;
+process.stdout.write(`A read from memory: ${[0.5, 4, 32].map(readCost).join(', ')}.\n\n`);
 process.stdout.write(
   `| policies | ${SIZES.join(' | ')} | largest / smallest | 100,000 added in |\n`,
 );

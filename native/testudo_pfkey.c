@@ -1,18 +1,22 @@
 /*
- * Preloaded by `testudo exec` into a program that expects IPsec from its kernel: its sockets of PF_KEY become connections to
- * a Testudo host, and the two socket options that IKE daemons need are done by the host.
+ * Preloaded by `testudo exec` into a program that expects IPsec from its kernel: its sockets of
+ * PF_KEY become connections to a Testudo host, and the two socket options that IKE daemons need are
+ * done by the host.
  *
- * A connection is an AF_UNIX SOCK_SEQPACKET socket, so that whole messages, MSG_PEEK, poll, fork and SCM_RIGHTS are the
- * kernel's own. What is left to do here:
- *   - writing returns when the host has taken the message and queued the answer, as with a kernel; and never raises SIGPIPE
- *   - the receive buffer of an AF_UNIX socket has no meaning, so its size is told to the host, whose send buffer it is
+ * A connection is an AF_UNIX SOCK_SEQPACKET socket, so that whole messages, MSG_PEEK, poll, fork
+ * and SCM_RIGHTS are the kernel's own. What is left to do here:
+ *   - writing returns when the host has taken the message and queued the answer, as with a kernel,
+ *     and never raises SIGPIPE
+ *   - the receive buffer of an AF_UNIX socket has no meaning, so its size is told to the host,
+ *     whose send buffer it is
  *
- * The environment says where the host is: TESTUDO_EXEC=NAME:TOKEN, an abstract address, which is there after chroot too, and 32
- * octets in hexadecimal, which open it whoever the program has become. The first message of every connection is a `greeting`,
- * and an int is the answer: 0, or why not (errno). src/daemon/exec-greeting.ts is the other side.
+ * The environment says where the host is: TESTUDO_EXEC=NAME:TOKEN, an abstract address, which is
+ * there after chroot too, and 32 octets in hexadecimal, which open it whoever the program has
+ * become. The first message of every connection is a `greeting`, and an int is the answer: 0, or
+ * why not (errno). src/daemon/exec-greeting.ts is the other side.
  *
- * Nothing is remembered about descriptors (but for `wants_encap`): they are closed, duplicated and passed on in more ways than
- * can be watched, so each call asks the kernel what its descriptor is.
+ * Nothing is remembered about descriptors (but for `wants_encap`): they are closed, duplicated and
+ * passed on in more ways than can be watched, so each call asks the kernel what its descriptor is.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -43,7 +47,13 @@ enum { POLICY_ENTRUST = 3, POLICY_BYPASS = 4 };
 enum { PFKEY_HEADER_LEN = 16, MESSAGE_LEN_MAX = 65536, TOKEN_LEN = 32 };
 enum { ANSWER_TIMEOUT_S = 5, TAKEN_TIMEOUT_MS = 1000, SPINS = 50, PAUSE_NS = 50000 };
 
-enum operation { OP_PFKEY = 1, OP_BYPASS = 2, OP_ENTRUST = 3, OP_ENCAPSULATE = 4, OP_RECEIVE_BUFFER = 5 };
+enum operation {
+  OP_PFKEY = 1,
+  OP_BYPASS = 2,
+  OP_ENTRUST = 3,
+  OP_ENCAPSULATE = 4,
+  OP_RECEIVE_BUFFER = 5
+};
 
 struct greeting {
   char magic[4];
@@ -53,7 +63,10 @@ struct greeting {
 };
 _Static_assert(sizeof(struct greeting) == 44, "the host reads 44 octets");
 
-/* Extensions of PF_KEY messages: as much of sadb_x_policy as matters. Its exttype is not looked at: OpenIKED sends a wrong one. */
+/*
+ * As much of sadb_x_policy as matters. Its exttype is not looked at, since OpenIKED sends a wrong
+ * one.
+ */
 struct policy {
   uint16_t len;
   uint16_t exttype;
@@ -66,23 +79,23 @@ static struct sockaddr_un host_address;
 static socklen_t host_address_len; /* 0 when the program does not run under `testudo exec` */
 static unsigned char host_token[TOKEN_LEN];
 
-/* UDP sockets that asked for ESP in UDP before they had a port: the host is told when they are bound. */
+/* UDP sockets that asked for ESP in UDP before they had a port: the host is told at bind. */
 enum { WANTS_MAX = 4096 };
 static atomic_uchar wants_encap[WANTS_MAX];
 
 #define EXPORT __attribute__((visibility("default")))
 
 /* Looked up at the first use: constructors of other libraries may call us before ours has run. */
-#define NEXT(name)                                                                                   \
-  ({                                                                                                 \
-    static _Atomic(void *) found;                                                                    \
-    void *next = atomic_load(&found);                                                                \
-    if (next == NULL) {                                                                              \
-      next = dlsym(RTLD_NEXT, #name);                                                                \
-      if (next == NULL) abort();                                                                     \
-      atomic_store(&found, next);                                                                    \
-    }                                                                                                \
-    (__typeof__(&name))next;                                                                         \
+#define NEXT(name)                                                                                \
+  ({                                                                                              \
+    static _Atomic(void *) found;                                                                 \
+    void *next = atomic_load(&found);                                                             \
+    if (next == NULL) {                                                                           \
+      next = dlsym(RTLD_NEXT, #name);                                                             \
+      if (next == NULL) abort();                                                                  \
+      atomic_store(&found, next);                                                                 \
+    }                                                                                             \
+    (__typeof__(&name))next;                                                                      \
   })
 
 static int fail(int why) {
@@ -144,9 +157,10 @@ static long elapsed_ms(const struct timespec *since) {
 }
 
 /*
- * SIOCOUTQ of <linux/sockios.h>, which not every C library has, is the number of TIOCOUTQ: what the other end has not taken.
- * The host takes a request only after it has queued the answer. OpenIKED waits for one millisecond, since a kernel answers
- * before write() returns. A host that is busy for longer than the bound may still answer later.
+ * SIOCOUTQ of <linux/sockios.h>, which not every C library has, is the number of TIOCOUTQ: what the
+ * other end has not taken. The host takes a request only after it has queued the answer. OpenIKED
+ * waits for one millisecond, since a kernel answers before write() returns. A host that is busy for
+ * longer than the bound may still answer later.
  */
 static void wait_until_taken(int fd) {
   int before = errno;
@@ -223,19 +237,21 @@ static void set_timeouts(int fd, int seconds) {
   NEXT(setsockopt)(fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout);
 }
 
+/* Why the host could not be asked: a program without its host is one on a kernel without PF_KEY. */
+static int unreachable(void) { return errno == EAGAIN ? ETIMEDOUT : EAFNOSUPPORT; }
+
 /* 0, or the errno with which the host refused, or could not be asked. */
 static int greet(int fd, enum operation operation, uint32_t value, int passed) {
   set_timeouts(fd, ANSWER_TIMEOUT_S);
   while (connect(fd, (struct sockaddr *)&host_address, host_address_len) < 0) {
-    /* What a kernel without PF_KEY says. */
-    if (errno != EINTR) return errno == EAGAIN ? ETIMEDOUT : EAFNOSUPPORT;
+    if (errno != EINTR) return unreachable();
   }
-  if (send_greeting(fd, operation, value, passed) < 0) return errno;
+  if (send_greeting(fd, operation, value, passed) < 0) return unreachable();
   int32_t answer = 0;
   ssize_t len;
   do len = recv(fd, &answer, sizeof answer, 0);
   while (len < 0 && errno == EINTR);
-  if (len < 0) return errno == EAGAIN ? ETIMEDOUT : errno;
+  if (len < 0) return unreachable();
   if (len != sizeof answer) return EAFNOSUPPORT;
   set_timeouts(fd, 0);
   return answer;
@@ -299,8 +315,8 @@ static int set_policy(int fd, const void *value, socklen_t len) {
 }
 
 /*
- * UDP_ENCAP: not set, since a kernel that knows it and has no ESP throws the packets away. The host takes ESP that is sent to
- * the port; IKE, behind its four zero octets, goes to the program.
+ * UDP_ENCAP: not set, since a kernel that knows it and has no ESP throws the packets away. The host
+ * takes ESP that is sent to the port; IKE, behind its four zero octets, goes to the program.
  */
 static int set_encapsulation(int fd, const void *value, socklen_t len) {
   int kind;
@@ -323,7 +339,8 @@ static int set_encapsulation(int fd, const void *value, socklen_t len) {
 static void tell_receive_buffer(int fd) {
   int before = errno;
   int doubled = int_option(fd, SOL_SOCKET, SO_RCVBUF);
-  if (doubled > 0 && send_greeting(fd, OP_RECEIVE_BUFFER, (uint32_t)doubled / 2, -1) >= 0) wait_until_taken(fd);
+  uint32_t len = (uint32_t)doubled / 2;
+  if (doubled > 0 && send_greeting(fd, OP_RECEIVE_BUFFER, len, -1) >= 0) wait_until_taken(fd);
   errno = before;
 }
 
@@ -348,9 +365,8 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
     if (level == IPPROTO_UDP && name == UDP_ENCAP_OPTION) return set_encapsulation(fd, value, len);
   }
   int result = NEXT(setsockopt)(fd, level, name, value, len);
-  if (level == SOL_SOCKET && (name == SO_RCVBUF || name == SO_RCVBUFFORCE) && result == 0 && is_ours(fd)) {
-    tell_receive_buffer(fd);
-  }
+  bool sizes = level == SOL_SOCKET && (name == SO_RCVBUF || name == SO_RCVBUFFORCE);
+  if (sizes && result == 0 && is_ours(fd)) tell_receive_buffer(fd);
   return result;
 }
 
@@ -384,7 +400,8 @@ EXPORT ssize_t send(int fd, const void *octets, size_t len, int flags) {
 }
 
 /* The destination has no meaning, as for a kernel. */
-EXPORT ssize_t sendto(int fd, const void *octets, size_t len, int flags, const struct sockaddr *to, socklen_t to_len) {
+EXPORT ssize_t sendto(int fd, const void *octets, size_t len, int flags, const struct sockaddr *to,
+                      socklen_t to_len) {
   if (!is_ours(fd)) return NEXT(sendto)(fd, octets, len, flags, to, to_len);
   struct iovec part = {(void *)(uintptr_t)octets, len};
   return send_message(fd, &part, 1, flags);

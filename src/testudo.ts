@@ -1,6 +1,6 @@
 /**
- * The library: the parts of a host without the process around them. `Daemon` is a whole host that waits for links; `Host`
- * is the packet engine alone.
+ * The library: the parts of a host without the process around them. `Daemon` is a whole host that
+ * waits for links; `Host` is the packet engine alone.
  */
 export {
   type Address,

@@ -1,10 +1,11 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { describe, expect, test } from 'vitest';
-import { DROPS } from '../src/base/drop.ts';
+import { DROPS, type DropReason } from '../src/base/drop.ts';
 import { testudo } from '../src/cli/commands.ts';
 import { ALGORITHMS, type Algorithm, keyLengthText } from '../src/crypto/algorithms.ts';
 import { nodeCrypto } from '../src/crypto/node-provider.ts';
+import { ADVICE } from '../src/engine/explain-advice.ts';
 
 /**
  * Tables in the manuals are made from the tables in the code. When one of these fails, run it with
@@ -30,12 +31,17 @@ function algorithms(kinds: readonly Algorithm['kind'][]): string {
 }
 
 function drops(): string {
-  const rows = Object.entries(DROPS).map(([name, { side, text }]) => [`\`${name}\``, side, text]);
-  return table(['reason', 'packets', 'what it means'], rows);
+  const rows = Object.entries(DROPS).map(([name, { side, text }]) => {
+    return [`\`${name}\``, side, text, ADVICE[name as DropReason].text];
+  });
+  return table(['reason', 'packets', 'what it means', 'what to do'], rows);
 }
 
 function describeCommand(command: Command): string {
-  const args = command.registeredArguments.map((one) => `<${one.name()}>`);
+  const args = command.registeredArguments.map((one) => {
+    const name = `${one.name()}${one.variadic ? '...' : ''}`;
+    return one.required ? `<${name}>` : `[${name}]`;
+  });
   const rows = command.options.map(({ flags, description, argChoices, defaultValue, envVar }) => {
     const isEmpty = Array.isArray(defaultValue) && defaultValue.length === 0;
     const hasDefault = defaultValue !== undefined && typeof defaultValue !== 'boolean' && !isEmpty;

@@ -75,7 +75,37 @@ export const DROPS = {
     'polvio',
     'came through an SA whose policy does not cover it',
   ),
+  'policy-empty': row('both', 'polvio', 'an IPsec policy without requests protects nothing'),
+  // ICMP errors about protected packets
+  'icmp-path-mtu': row(
+    'in',
+    'success',
+    'ICMP too big about a packet of ours: the path is known to carry less now',
+  ),
+  'icmp-mtu-refused': row(
+    'in',
+    'inval',
+    'ICMP too big that is not news, or cannot be true of the packet that it quotes',
+  ),
+  'icmp-too-many': row('in', 'inval', 'more news about paths than are believed in one second'),
+  'icmp-bad-checksum': row(
+    'in',
+    'inval',
+    'ICMP error about a packet of ours with a wrong checksum',
+  ),
+  'icmp-no-sa': row('in', 'nosa', 'ICMP error about a packet that no living SA of ours has sent'),
+  'icmp-unauthenticated': row(
+    'in',
+    'polvio',
+    'ICMP error about a packet of ours, which anybody can have sent (RFC 4301 §6.1)',
+  ),
+  'icmp-flow-protected': row(
+    'in',
+    'polvio',
+    'ICMP error in the clear about a flow that a policy protects',
+  ),
   // going out
+  'held-too-long': row('out', 'nosa', 'waited for an SA, which did not come in time'),
   'no-sa': row('out', 'nosa', 'the policy demands an SA and there is none yet'),
   'sequence-exhausted': row(
     'out',

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
@@ -30,7 +30,7 @@ export function demoCommand(): Command {
 }
 
 async function demo(folder: string): Promise<void> {
-  rmSync(folder, { recursive: true, force: true });
+  removeLastOne(folder);
   mkdirSync(join(folder, 'wireshark'), { recursive: true, mode: 0o700 });
   const children: ChildProcess[] = [];
   try {
@@ -45,6 +45,17 @@ async function demo(folder: string): Promise<void> {
   } finally {
     for (const child of children) await stop(child);
   }
+}
+
+/** What a demo has left there. A folder that has anything else in it is not one of a demo. */
+function removeLastOne(folder: string): void {
+  if (!existsSync(folder)) return;
+  const ours = [ALICE.name, BOB.name, 'wire.pcap', 'wireshark'];
+  const stranger = readdirSync(folder).find((name) => !ours.includes(name));
+  if (stranger !== undefined) {
+    throw new Error(`${folder} has ${stranger} in it, and is left alone; give another --folder`);
+  }
+  for (const name of ours) rmSync(join(folder, name), { recursive: true, force: true });
 }
 
 function start(person: Person, folder: string): ChildProcess {

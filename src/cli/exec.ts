@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command } from 'commander';
 import { request } from '../daemon/control-client.ts';
@@ -34,6 +35,7 @@ export function execCommand(): Command {
 }
 
 async function exec(program: string, args: string[], options: ExecOptions): Promise<void> {
+  if (process.platform !== 'linux') throw new Error('programs can be run so on Linux only');
   const library = findLibrary(options.library);
   const path = findProgram(program, process.env.PATH ?? '');
   const why = whyNotPreloadable(path);
@@ -99,17 +101,22 @@ async function openSession(socket: string): Promise<Session> {
 
 function findLibrary(given: string | undefined): string {
   // From the sources and from what is built.
-  const places = given === undefined ? [`../../${LIBRARY}`, `../../../${LIBRARY}`] : [];
-  const files = places.map((place) => fileURLToPath(new URL(place, import.meta.url)));
-  const found = [...(given === undefined ? [] : [given]), ...files].find((file) =>
-    existsSync(file),
+  const places = [`../../${LIBRARY}`, `../../../${LIBRARY}`].map((place) =>
+    fileURLToPath(new URL(place, import.meta.url)),
   );
-  if (found !== undefined) return found;
-  throw new Error(
-    given === undefined
-      ? 'the preload library is not built: install a C compiler and run "npm rebuild testudo"'
-      : `there is no ${given}`,
-  );
+  const found = (given === undefined ? places : [resolve(given)]).find((file) => existsSync(file));
+  if (found === undefined) {
+    throw new Error(
+      given === undefined
+        ? 'the preload library is not built: install a C compiler and run "npm rebuild testudo"'
+        : `there is no ${given}`,
+    );
+  }
+  // Either separates two libraries in LD_PRELOAD, and cannot be quoted.
+  if (/[ :]/.test(found)) {
+    throw new Error(`${found}: a path with a space or colon cannot be preloaded; see --library`);
+  }
+  return found;
 }
 
 type Outcome = { readonly status: number } | { readonly signal: NodeJS.Signals };
@@ -132,7 +139,7 @@ function follow(child: ChildProcess): Promise<Outcome> {
   });
 }
 
-/** What a program does whose kernel has stopped is up to it, but many never look at errors again. */
+/** A program whose kernel has stopped may do what it likes, but many never look at errors again. */
 async function endProgram(child: ChildProcess, ended: Promise<Outcome>): Promise<void> {
   const timer = setTimeout(() => child.kill('SIGTERM'), LAST_WORDS_MS);
   await ended;

@@ -29,6 +29,9 @@ interface UpOptions {
   readonly rulePref: number;
   readonly defPolicy: 'discard' | 'none';
   readonly policyCheck: 'strict' | 'loose';
+  readonly sysctl: readonly string[];
+  readonly trace?: string;
+  readonly traceRate: number;
   readonly allowLegacy?: boolean;
   readonly pcap?: string;
   readonly keyTable?: string;
@@ -53,6 +56,12 @@ export function upCommand(): Command {
         .choices(['strict', 'loose'])
         .default('strict'),
     )
+    .option('--sysctl <name=value>', 'a variable to begin with', collectText, [])
+    .option(
+      '--trace <selector>',
+      'explain packets on standard error: "out tcp 10.0.0.0/8 any[80]", or a reason for drops',
+    )
+    .option('--trace-rate <number>', 'the most packets a second', integer(1, 1000), 10)
     .option('--allow-legacy', 'allow algorithms that are broken or obsolete (RFC 8221)')
     .option('--pcap <file>', 'write the packets of the wire to a capture file')
     .option(
@@ -136,6 +145,9 @@ function runOptions(options: UpOptions): Omit<RunOptions, 'ready'> {
     resolve: systemResolver,
     settings,
     defPolicy,
+    variables: options.sysctl,
+    tracePerSecond: options.traceRate,
+    ...(options.trace === undefined ? {} : { trace: options.trace }),
     allowLegacy: options.allowLegacy ?? false,
     logLevel: options.logLevel,
     ...(options.file === undefined ? {} : { file: options.file }),

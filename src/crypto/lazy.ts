@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts';
+import type { Algorithm } from './algorithms.ts';
 import type { CryptoProvider, TransformSpec } from './provider.ts';
 import { checkAhSpec, checkEspSpec } from './spec.ts';
 import type { AhTransform, EspTransform } from './transform.ts';
@@ -9,12 +10,13 @@ import type { AhTransform, EspTransform } from './transform.ts';
  * spec is refused at once, as ever: its keys are looked at each time, and the first transform of
  * each combination of algorithms and key lengths is really made.
  *
- * Unlike those of other providers, these transforms use the keys of the spec and not copies: whoever
- * passes them keeps them until `wipe`, and zeroes them.
+ * Unlike those of other providers, these transforms use the keys of the spec and not copies:
+ * whoever passes them keeps them until `wipe`, and zeroes them.
  */
 export class LazyCrypto implements CryptoProvider {
   readonly name: string;
   readonly #eager: CryptoProvider;
+  readonly #supported = new Map<Algorithm, boolean>();
   readonly #espKinds = new Map<string, EspKind>();
   readonly #ahKinds = new Map<string, AhKind>();
 
@@ -28,8 +30,13 @@ export class LazyCrypto implements CryptoProvider {
     return provider instanceof LazyCrypto ? provider : new LazyCrypto(provider);
   }
 
-  supports(algorithm: Parameters<CryptoProvider['supports']>[0]): boolean {
-    return this.#eager.supports(algorithm);
+  supports(algorithm: Algorithm): boolean {
+    // Asked for every algorithm at each REGISTER; a library does not change while it is loaded.
+    const known = this.#supported.get(algorithm);
+    if (known !== undefined) return known;
+    const isSupported = this.#eager.supports(algorithm);
+    this.#supported.set(algorithm, isSupported);
+    return isSupported;
   }
 
   /** With `keys`, those are used and not the ones of the spec, which must be equal. */

@@ -26,6 +26,7 @@ export function attachTun(options: TunOptions): HostAttachment {
     wire: attachment.wire,
     local: attachment.local,
     inspect: attachment.inspect,
+    errors: attachment.errors,
     mark: options.mark,
     get wireMtu() {
       return attachment.wireMtu;

@@ -14,6 +14,8 @@ export interface HostAttachment {
    * them otherwise.
    */
   readonly inspect?: Link;
+  /** Copies of ICMP errors that the machine gets from the wire; only where it does. */
+  readonly errors?: Link;
   /** SO_MARK of sockets whose packets bypass the host; only where packets are diverted. */
   readonly mark?: number;
   /** What the wire carries in one packet. */

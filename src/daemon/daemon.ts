@@ -6,8 +6,10 @@ import type { Events } from '../engine/core.ts';
 import { Host } from '../engine/host.ts';
 import { Overhead } from '../engine/overhead.ts';
 import { defaultSettings, type Settings } from '../engine/settings.ts';
+import { engineVariables, Sysctl } from '../engine/sysctl.ts';
 import { KeyEngine } from '../key/engine.ts';
 import { type StageResult, stage } from '../key/stage.ts';
+import { keyVariables } from '../key/sysctl.ts';
 import { Sad } from '../sad/sad.ts';
 import type { SequenceStore } from '../sad/sequence.ts';
 import { Spd } from '../spd/spd.ts';
@@ -15,6 +17,7 @@ import type { HostAttachment } from './attach.ts';
 import { applyConfig, type Config } from './config.ts';
 import type { ControlServer } from './control-server.ts';
 import { diversionOf, sameDiversion, unionOf, unreachablePolicies } from './diversion.ts';
+import { statVariables } from './netstat-command.ts';
 
 /**
  * The longest the timer sleeps: something new may be due earlier than what was known when it was
@@ -40,6 +43,8 @@ export class Daemon {
   readonly spd: Spd;
   readonly keys: KeyEngine;
   readonly settings: Settings;
+  /** Call `sync` after a change, or it waits for the next tick. */
+  readonly sysctl: Sysctl;
   /** Set by who opens it: attachments add commands of their own. */
   control: ControlServer | undefined;
 
@@ -63,7 +68,11 @@ export class Daemon {
       sequences,
       expired: (sa, limit) => this.keys.expired(sa, limit),
     });
-    this.spd = new Spd({ clock, expired: (policy) => this.keys.policyExpired(policy) });
+    this.spd = new Spd({
+      clock,
+      expired: (policy) => this.keys.policyExpired(policy),
+      warn: (sentence) => env.log('warn', sentence),
+    });
     this.#overhead = new Overhead(this.spd, this.sad);
     this.keys = new KeyEngine({
       env,
@@ -73,6 +82,15 @@ export class Daemon {
       allowLegacy,
       applied: () => this.#applied(),
     });
+    this.sysctl = new Sysctl([
+      ...engineVariables(this.settings),
+      ...keyVariables({
+        settings: this.keys.context.settings,
+        sad: this.sad,
+        engine: this.settings,
+      }),
+      ...statVariables(this),
+    ]);
   }
 
   get isAttached(): boolean {
@@ -92,7 +110,7 @@ export class Daemon {
    * place.
    */
   attach(attachment: HostAttachment): void {
-    const { wire, local, inspect, wireMtu } = attachment;
+    const { wire, local, inspect, errors, wireMtu } = attachment;
     this.#attachment = attachment;
     const host = new Host({
       env: this.env,
@@ -107,6 +125,7 @@ export class Daemon {
     this.#host = host;
     wire.receive((packets, count) => host.input(packets, count));
     inspect?.receive((packets, count) => host.input(packets, count));
+    errors?.receive((packets, count) => host.overhear(packets, count));
     local.receive((packets, count) => host.output(packets, count));
     this.sync();
     this.#tick();
@@ -119,8 +138,10 @@ export class Daemon {
   sync(): void {
     const attachment = this.#attachment;
     if (!attachment) return;
-    if (this.#policiesSeen === this.spd.generation && this.#sasSeen === this.sad.generation) return;
-    if (this.#policiesSeen !== this.spd.generation) {
+    const isSettled = this.#diversion.all === this.#discardsByDefault();
+    const isSame = this.#policiesSeen === this.spd.generation && isSettled;
+    if (isSame && this.#sasSeen === this.sad.generation) return;
+    if (!isSame) {
       for (const warning of unreachablePolicies(this.spd)) {
         if (attachment.inspect)
           this.env.log('warn', `${warning}: the kernel never shows us such packets`);
@@ -197,6 +218,7 @@ export class Daemon {
   #applied(): void {
     try {
       this.sync();
+      this.#host?.releaseHeld();
     } catch (error) {
       throw new KeyError('EIO', `the machine did not follow: ${String(error)}`);
     }
@@ -207,9 +229,13 @@ export class Daemon {
   }
 
   #diversionOf(spd: Spd): Diversion {
+    return diversionOf(spd, this.#attachment?.addresses() ?? [], this.#discardsByDefault());
+  }
+
+  /** Then every packet has to come to us. */
+  #discardsByDefault(): boolean {
     const { inet, inet6 } = this.settings;
-    const all = inet.defPolicy === 'discard' || inet6.defPolicy === 'discard';
-    return diversionOf(spd, this.#attachment?.addresses() ?? [], all);
+    return inet.defPolicy === 'discard' || inet6.defPolicy === 'discard';
   }
 
   #divert(next: Diversion): void {
@@ -220,9 +246,8 @@ export class Daemon {
 
   #events(): Events {
     return {
-      acquire: (policy, request, src, dst, trigger) => {
-        this.keys.acquire(policy, request, src, dst, trigger);
-      },
+      acquire: (policy, request, src, dst, trigger) =>
+        this.keys.acquire(policy, request, src, dst, trigger),
       natMapping: (sa, from, to) => this.keys.natMapping(sa, from, to),
     };
   }

@@ -36,7 +36,6 @@ export class ExecServer {
   readonly #listening: Watch;
   readonly #strangers = new Set<SeqpacketSocket>();
   readonly #clients = new Set<PfkeySeqpacket>();
-  #droppedBefore = 0;
   #isClosed = false;
 
   /** Throws an Error where there are no such sockets: not Linux, or without koffi. */
@@ -51,17 +50,6 @@ export class ExecServer {
     this.name = `testudo-${toHex(octets)}`;
     const c = libc('testudo exec');
     this.#listening = listenSeqpacket(c, this.name, (socket) => this.#connected(socket));
-  }
-
-  get clients(): number {
-    return this.#clients.size;
-  }
-
-  /** Notices that were dropped because a program did not read. */
-  get droppedNotices(): number {
-    let sum = this.#droppedBefore;
-    for (const client of this.#clients) sum += client.droppedNotices;
-    return sum;
   }
 
   /** A command begins; `end` must be called when it has ended. Throws KeyError EBUSY. */
@@ -125,7 +113,6 @@ export class ExecServer {
     this.#sessions.connected(session);
     const client = new PfkeySeqpacket(socket, this.#options.engine, () => {
       this.#clients.delete(client);
-      this.#droppedBefore += client.droppedNotices;
       this.#sessions.disconnected(session);
     });
     this.#clients.add(client);

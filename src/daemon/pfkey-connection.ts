@@ -2,6 +2,7 @@ import { ERRNO } from '../base/errno.ts';
 import { KeyError } from '../base/error.ts';
 import type { KeyClient } from '../key/client.ts';
 import type { KeyEngine, KeySession } from '../key/engine.ts';
+import { faultOfOctets, type KeyStats } from '../key/stats.ts';
 import { decode, decodeHeader, encode, errorReply } from '../wire/pfkey.ts';
 import type { Dialect, Message } from '../wire/pfkey-message.ts';
 
@@ -31,11 +32,13 @@ export class PfkeyConnection implements KeyClient {
 
   readonly #outlet: PfkeyOutlet;
   readonly #session: KeySession;
+  readonly #stats: KeyStats;
   #dump: Iterator<Message> | undefined;
 
   constructor(outlet: PfkeyOutlet, engine: KeyEngine, dialect: Dialect) {
     this.#outlet = outlet;
     this.dialect = dialect;
+    this.#stats = engine.stats;
     this.#session = engine.connect(this);
   }
 
@@ -47,11 +50,11 @@ export class PfkeyConnection implements KeyClient {
   deliver(message: Message, kind: 'reply' | 'notice'): void {
     if (this.#outlet.isClosed) return;
     if (kind === 'notice' && this.#outlet.waiting > this.#outlet.noticeQueueLen) {
-      this.droppedNotices++;
+      this.#drop();
       return;
     }
     const octets = this.#encode(message, kind);
-    if (octets) this.#outlet.write(octets);
+    if (octets) this.#write(octets);
   }
 
   deliverDump(entries: Iterator<Message>): void {
@@ -81,15 +84,28 @@ export class PfkeyConnection implements KeyClient {
     this.#session.close();
   }
 
+  #write(octets: Uint8Array): void {
+    this.#stats.sent(octets);
+    this.#outlet.write(octets);
+  }
+
+  #drop(): void {
+    this.droppedNotices++;
+    this.#stats.inNoMemory++;
+  }
+
   #answer(request: Uint8Array): void {
     let message: Message;
+    this.#stats.received(request);
     try {
       message = decode(request, this.dialect);
     } catch (error) {
       if (!(error instanceof KeyError)) throw error;
       const { pid, seq } = decodeHeader(request);
       this.#session.refused(pid, seq, error);
-      this.#outlet.write(errorReply(request, ERRNO[error.errno]));
+      this.#stats.fault(faultOfOctets(request, this.dialect));
+      this.#stats.targets.one++;
+      this.#write(errorReply(request, ERRNO[error.errno]));
       return;
     }
     this.#session.request(message);
@@ -108,7 +124,7 @@ export class PfkeyConnection implements KeyClient {
     } catch (error) {
       if (!(error instanceof KeyError)) throw error;
       if (kind === 'notice') {
-        this.droppedNotices++;
+        this.#drop();
         return undefined;
       }
       this.#session.refused(message.pid, message.seq, error);

@@ -31,10 +31,6 @@ export class PfkeySeqpacket {
     socket.listen({ readable: () => this.#readable(), writable: () => this.#writable() });
   }
 
-  get droppedNotices(): number {
-    return this.#connection.droppedNotices;
-  }
-
   close(): void {
     if (this.#socket.isClosed) return;
     this.#socket.close();

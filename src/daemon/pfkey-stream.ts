@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
 import { KeyError } from '../base/error.ts';
 import type { KeyEngine } from '../key/engine.ts';
+import type { KeyStats } from '../key/stats.ts';
 import { messageLength } from '../wire/pfkey.ts';
 import type { Dialect } from '../wire/pfkey-message.ts';
 import { PfkeyConnection } from './pfkey-connection.ts';
@@ -13,6 +14,7 @@ const NOTICE_QUEUE_LEN = 1_048_576;
 export class PfkeyStream {
   readonly #socket: Socket;
   readonly #connection: PfkeyConnection;
+  readonly #stats: KeyStats;
   readonly #broken: (why: string) => void;
   #unread: Uint8Array = new Uint8Array(0);
   #hasEnded = false;
@@ -23,6 +25,7 @@ export class PfkeyStream {
   /** `broken` is told why a connection is given up because of what it sent. */
   constructor(socket: Socket, engine: KeyEngine, dialect: Dialect, broken: (why: string) => void) {
     this.#socket = socket;
+    this.#stats = engine.stats;
     this.#broken = broken;
     const waiting = () => socket.writableLength + this.#unsentLen;
     const outlet = {
@@ -108,11 +111,13 @@ export class PfkeyStream {
       length = messageLength(this.#unread);
     } catch (error) {
       if (!(error instanceof KeyError)) throw error;
+      this.#stats.fault('tooshort');
       this.#giveUp(error.message);
       return undefined;
     }
     if (length === undefined) return undefined;
     if (length > REQUEST_LEN_MAX) {
+      this.#stats.fault('invlen');
       this.#giveUp(`a message of ${length} octets, at most ${REQUEST_LEN_MAX} are taken`);
       return undefined;
     }
@@ -124,6 +129,8 @@ export class PfkeyStream {
 
   #giveUp(why: string): void {
     this.#broken(why);
+    // What came before was good, and is answered.
+    this.#flush();
     this.#socket.destroy();
   }
 

@@ -16,12 +16,15 @@ import { applyConfig, ConfigError, type NameResolver, readConfig } from './confi
 import { ControlServer } from './control-server.ts';
 import { Daemon } from './daemon.ts';
 import { addExecCommand } from './exec-command.ts';
+import { addExplainCommand } from './explain-command.ts';
 import { openStateFolder } from './host-files.ts';
 import { addNetstatCommand } from './netstat-command.ts';
 import { startPfkeyServer } from './pfkey-server.ts';
 import { addInetCommands, startServices } from './services.ts';
 import { statusOf } from './status.ts';
+import { addSysctlCommand, setVariable } from './sysctl-command.ts';
 import { systemEnv } from './system-env.ts';
+import { addTraceCommand, parseFilter, startTrace, traceText } from './trace-command.ts';
 import { wiresharkTable } from './wireshark.ts';
 
 export interface RunOptions {
@@ -32,6 +35,11 @@ export interface RunOptions {
   readonly resolve: NameResolver;
   readonly settings: Partial<Settings>;
   readonly defPolicy: 'discard' | 'none';
+  /** Variables to begin with, as `name=value`. */
+  readonly variables?: readonly string[];
+  /** Packets to be explained on standard error, as `trace-command.ts` reads it. */
+  readonly trace?: string;
+  readonly tracePerSecond?: number;
   readonly allowLegacy: boolean;
   readonly logLevel: LogLevel;
   /** Capture file of the wire. */
@@ -72,9 +80,12 @@ export async function runHost(options: RunOptions): Promise<void> {
     const { allowLegacy } = options;
     const daemon = new Daemon({ env, settings, allowLegacy, sequences: state.sequences });
     undo.push(() => daemon.close());
+    for (const assignment of options.variables ?? []) setVariable(daemon, assignment);
     const { stopped } = await openSockets(daemon, control, options, undo);
     if (config) applyConfig(daemon.keys, config);
+    if (options.trace !== undefined) parseFilter(options.trace);
     await attachHost(daemon, options, undo);
+    traceToStderr(daemon, options);
     if (options.keyTable !== undefined) keepKeyTable(daemon, options.keyTable, undo);
     handleHangup(daemon, options, undo);
     options.ready(options.socket);
@@ -123,6 +134,9 @@ async function openSockets(
   });
   control.command('reason', ({ pid, seq }) => daemon.keys.reasonFor(Number(pid), Number(seq)));
   addNetstatCommand(control, daemon);
+  addSysctlCommand(control, daemon);
+  addExplainCommand(control, daemon);
+  addTraceCommand(control, daemon);
   control.command('stop', () => setImmediate(stop) && undefined);
   undo.push(addExecCommand(control, daemon));
   await control.listen(options.controlSocket);
@@ -170,6 +184,13 @@ function withCapture<A extends HostAttachment>(
   };
   const wire: Link = pcapLink(attachment.wire, write, daemon.env.clock);
   return Object.create(attachment, { wire: { value: wire } }) as HostAttachment;
+}
+
+function traceToStderr(daemon: Daemon, { trace, tracePerSecond = 10 }: RunOptions): void {
+  if (trace === undefined) return;
+  startTrace(daemon, trace, tracePerSecond, (line) => {
+    process.stderr.write(`testudo: ${traceText(line)}\n`);
+  });
 }
 
 /** Whoever asked for it wants it to be right whenever they look. */

@@ -39,9 +39,9 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
     uptimeSeconds: Math.floor((env.clock.monotonicMs() - startedMs) / 1000),
     sas: { larval: states.larval, mature: states.mature, dying: states.dying },
     policies: {
-      in: spd.list('in').length,
-      out: spd.list('out').length,
-      fwd: spd.list('fwd').length,
+      in: spd.count('in'),
+      out: spd.count('out'),
+      fwd: spd.count('fwd'),
     },
     packets: {
       'from the local side': stats.outPackets,

@@ -23,7 +23,7 @@ export function addSysctlCommand(control: ControlServer, daemon: Daemon): void {
 export function setVariable(daemon: Daemon, assignment: string): void {
   const parts = /^([^=]+)=(.*)$/.exec(assignment.trim());
   if (!parts) throw new KeyError('EINVAL', `"${assignment}": name=value is needed`);
-  change(daemon, parts[1]!.trim(), readValue(parts[2]!.trim()));
+  changeToText(daemon, parts[1]!.trim(), parts[2]!.trim());
 }
 
 /** A whole number, decimal or hexadecimal; NaN for anything else, which no variable allows. */
@@ -38,8 +38,19 @@ function sysctl(daemon: Daemon, { name, value }: ControlArgs): SysctlLine[] {
   }
   if (typeof name !== 'string') throw new KeyError('EINVAL', '"name" must be a text');
   if (value === undefined) return [lineOf(daemon, name)];
-  const before = change(daemon, name, typeof value === 'number' ? value : readValue(String(value)));
+  const before =
+    typeof value === 'number'
+      ? change(daemon, name, value)
+      : changeToText(daemon, name, String(value));
   return [{ ...lineOf(daemon, name), before }];
+}
+
+function changeToText(daemon: Daemon, name: string, text: string): SysctlValue {
+  const value = readValue(text);
+  const variable = daemon.sysctl.find(name);
+  if (!Number.isNaN(value) || !variable.set) return change(daemon, name, value);
+  const shown = JSON.stringify(text.slice(0, 40));
+  throw new KeyError('EINVAL', `${name}: ${shown} is not ${allowed(variable)}`);
 }
 
 function change(daemon: Daemon, name: string, value: number): SysctlValue {

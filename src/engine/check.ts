@@ -19,12 +19,18 @@ export function checkInput(core: Core, flight: Flight): DropReason | 'ports-unkn
   flight.policy = found;
   if (found.type === 'discard') return 'policy-discard';
   if (found.type === 'none') return usedTunnel(flight, 0) ? 'policy-mismatch' : undefined;
+  if (found.requests.length === 0) return 'policy-empty';
   if (flight.layerCount === 0 && isExempt(found, 'in', packet.bytes, cursor, core.settings)) {
     return undefined;
   }
+  return meetsPolicy(core, flight, found);
+}
+
+/** Whether the SAs that were used are those that an IPsec policy asks for; undefined: they are. */
+export function meetsPolicy(core: Core, flight: Flight, policy: Policy): DropReason | undefined {
   return core.settings.policyCheck === 'loose'
-    ? checkLoosely(core, flight, found)
-    : checkStrictly(core, flight, found);
+    ? checkLoosely(core, flight, policy)
+    : checkStrictly(core, flight, policy);
 }
 
 function withoutPolicy(core: Core, flight: Flight): DropReason | undefined {
@@ -47,7 +53,7 @@ function checkStrictly(core: Core, flight: Flight, policy: Policy): DropReason |
   let used = 0;
   for (let i = policy.requests.length - 1; i >= 0; i--) {
     const request = policy.requests[i]!;
-    if (used < flight.layerCount && meets(flight.layers[used]!, request)) {
+    if (used < flight.layerCount && unmet(flight.layers[used]!, request) === undefined) {
       used++;
     } else if (effectiveLevel(core.settings, request, flight.cursor.family) !== 'use') {
       return flight.layerCount === 0 ? 'policy-clear' : 'policy-mismatch';
@@ -69,12 +75,18 @@ function checkLoosely(core: Core, flight: Flight, policy: Policy): DropReason | 
   return undefined;
 }
 
-function meets(layer: Layer, request: Request): boolean {
+/** What about a layer is not as the request wants it; undefined: the layer meets it. */
+export function unmet(
+  layer: Layer,
+  request: Request,
+): 'protocol' | 'mode' | 'reqid' | 'ends' | undefined {
   const { sa, tunnel } = layer;
-  if (sa.spec.protocol !== request.protocol || tunnel !== (request.mode === 'tunnel')) return false;
-  if (request.reqid !== 0 && sa.spec.reqid !== request.reqid) return false;
-  if (!tunnel || request.src === undefined || request.dst === undefined) return true;
-  return sameAddress(sa.spec.src, request.src) && sameAddress(sa.spec.dst, request.dst);
+  if (sa.spec.protocol !== request.protocol) return 'protocol';
+  if (tunnel !== (request.mode === 'tunnel')) return 'mode';
+  if (request.reqid !== 0 && sa.spec.reqid !== request.reqid) return 'reqid';
+  if (!tunnel || request.src === undefined || request.dst === undefined) return undefined;
+  const { src, dst } = sa.spec;
+  return sameAddress(src, request.src) && sameAddress(dst, request.dst) ? undefined : 'ends';
 }
 
 function usedTunnel(flight: Flight, from: number): boolean {

@@ -1,5 +1,5 @@
 import type { Address } from '../base/address.ts';
-import type { DropReason } from '../base/drop.ts';
+import { DROPS, type DropReason } from '../base/drop.ts';
 import type { Env } from '../base/env.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Sad } from '../sad/sad.ts';
@@ -7,23 +7,34 @@ import type { Policy, Request } from '../spd/policy.ts';
 import type { Spd } from '../spd/spd.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import type { Packet, PacketArena, PacketSink } from '../wire/packet.ts';
+import type { Flight } from './flight.ts';
+import type { Hold } from './hold.ts';
 import type { IvSource } from './iv.ts';
+import type { PathMtus } from './pmtu.ts';
+import type { Quote } from './quote.ts';
 import type { SaCache } from './sa-cache.ts';
 import type { Settings } from './settings.ts';
-import type { Side, Stats } from './stats.ts';
+import { familyOf, type Side, type Stats } from './stats.ts';
+import type { Tracer } from './tracer.ts';
 
 /** What the steps of a host share. `Host` makes one and hands it down; nothing else holds state. */
 export interface Core {
   readonly env: Env;
-  readonly sad: Sad;
-  readonly spd: Spd;
+  readonly sad: SaTable;
+  readonly spd: PolicyTable;
   readonly settings: Settings;
   readonly stats: Stats;
   readonly events: Events;
   /** Packets that the host makes itself: fragments, reassembled datagrams, ICMP errors. */
   readonly arena: PacketArena;
+  /** Packets that wait for an SA which is being negotiated. */
+  readonly hold: Hold;
   readonly ivs: IvSource;
   readonly cache: SaCache;
+  /** What ICMP errors said about the paths to the other ends of SAs. */
+  readonly paths: PathMtus;
+  /** What the ICMP error that is being looked at quotes. */
+  readonly quote: Quote;
   /** Room for one packet with its mutable fields zeroed, which is what AH authenticates. */
   readonly muted: Uint8Array;
   /** Identifications of the IP headers that this host makes. */
@@ -33,7 +44,27 @@ export interface Core {
   /** To the wire, and to the local side. */
   transmit: PacketSink;
   deliver: PacketSink;
+  /** Who watches packets, if anybody does. */
+  tracer?: Tracer | undefined;
+  /** Explanations only: sees an incoming packet when the policy has been asked about it. */
+  readonly checked?: ((flight: Flight, verdict: DropReason | undefined) => void) | undefined;
 }
+
+/** What the engine asks of the databases, so that an explanation can stand in front of them. */
+export type SaTable = Pick<
+  Sad,
+  | 'generation'
+  | 'all'
+  | 'inbound'
+  | 'outbound'
+  | 'between'
+  | 'ofSpi'
+  | 'isSpent'
+  | 'count'
+  | 'settle'
+  | 'account'
+>;
+export type PolicyTable = Pick<Spd, 'lookup' | 'used' | 'list' | 'count' | 'cacheCounters'>;
 
 /**
  * Identifications that are not 0, one after the other from a random start (RFC 6864 §4.1 asks for
@@ -42,6 +73,17 @@ export interface Core {
 export function nextId(core: Core): number {
   core.nextId = (core.nextId % 0xffff) + 1;
   return core.nextId;
+}
+
+/** A packet goes no further: counts it, tells who listens, and logs it where `debug` is on. */
+export function noteDrop(core: Core, side: Side, reason: DropReason, packet: Packet): void {
+  const { env, events, settings, stats } = core;
+  const family = familyOf(packet);
+  stats.drop(side, reason, family);
+  events.dropped?.(side, reason, packet);
+  core.tracer?.dropped(side, reason, packet);
+  if (!(family === 4 ? settings.inet : settings.inet6).debug) return;
+  env.log('warn', `${side}: IPv${family}, ${packet.len} octets, ${reason}: ${DROPS[reason].text}`);
 }
 
 /**
@@ -53,7 +95,13 @@ export interface Events {
    * A policy needs an SA that is not there. Addresses are those of the SA; the packet is the one
    * that asked.
    */
-  acquire?(policy: Policy, request: Request, src: Address, dst: Address, trigger: Trigger): void;
+  acquire?(
+    policy: Policy,
+    request: Request,
+    src: Address,
+    dst: Address,
+    trigger: Trigger,
+  ): 'asked' | 'waiting' | 'nobody';
   /** A peer behind a NAT now comes from another address or port. */
   natMapping?(sa: Sa, from: UdpEndpoint, to: UdpEndpoint): void;
   /** A packet was dropped: for traces and logs. */

@@ -1,4 +1,4 @@
-import { addressFrom } from '../base/address.ts';
+import { type Address, addressFrom, sameAddress } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Policy, Request } from '../spd/policy.ts';
@@ -8,9 +8,10 @@ import * as ah from './ah.ts';
 import type { Core } from './core.ts';
 import * as esp from './esp.ts';
 import { isExempt, isLoopbackPacket, isNeighbourDiscovery, needsPorts } from './exempt.ts';
-import type { Flight } from './flight.ts';
+import type { Flight, Lack } from './flight.ts';
+import { isIcmpError } from './quote.ts';
 import type { FamilySettings, Settings } from './settings.ts';
-import { outerDf } from './tunnel.ts';
+import { outerDf, wantsWhole } from './tunnel.ts';
 
 /**
  * What becomes of an outgoing packet; `reassemble`: it is a fragment, and the answer needs the
@@ -20,23 +21,42 @@ export type Verdict = 'clear' | 'protect' | 'reassemble' | { readonly drop: Drop
 
 /**
  * The policy for a decoded outgoing packet, and the SAs to protect it with (left in the flight,
- * innermost first). Changes nothing but the flight: the caller announces a missing SA.
+ * innermost first; SAs that are missing stand there too, for the caller to announce). Changes
+ * nothing but the flight.
  */
 export function decideOutput(core: Core, flight: Flight): Verdict {
   const { packet, cursor } = flight;
   const found = core.spd.lookup('out', packet.bytes, cursor);
   if (found === 'ports-unknown') return 'reassemble';
-  if (found === 'none') return defaultVerdict(core, flight);
+  if (found === 'none') return errorVerdict(core, flight) ?? defaultVerdict(core, flight);
   flight.policy = found;
   if (found.type === 'discard') return { drop: 'policy-discard' };
   if (found.type === 'none') return checkSize(core, flight);
+  if (found.requests.length === 0) return { drop: 'policy-empty' };
   // Transport mode protects whole datagrams only (RFC 4303 §3.3.4).
-  if (cursor.isFragment && found.requests[0]?.mode === 'transport') return 'reassemble';
+  if (cursor.isFragment && found.requests[0]!.mode === 'transport') return 'reassemble';
   if (needsPorts(found, packet.bytes, cursor)) return 'reassemble';
   if (isExempt(found, 'out', packet.bytes, cursor, core.settings)) return checkSize(core, flight);
   const missing = chooseSas(core, flight, found);
   if (missing !== undefined) return { drop: missing };
   return checkSize(core, flight);
+}
+
+/**
+ * An ICMP error that no policy covers goes the way of the flow that it reports about, through an SA
+ * that is there already; it would tell everybody what was sent in that flow (RFC 4301 §6.2).
+ */
+function errorVerdict(core: Core, flight: Flight): Verdict | undefined {
+  const { packet, cursor } = flight;
+  if (!isIcmpError(packet.bytes, cursor)) return undefined;
+  if (!core.quote.read(packet.bytes, cursor)) return undefined;
+  const policy = core.quote.policyOfAnswer(core.spd, 'out');
+  if (typeof policy !== 'object' || policy.type === 'none') return undefined;
+  flight.policy = policy;
+  if (policy.type === 'discard') return { drop: 'policy-discard' };
+  const missing = chooseSas(core, flight, policy);
+  flight.lacks.length = 0;
+  return missing === undefined ? checkSize(core, flight) : { drop: missing };
 }
 
 function defaultVerdict(core: Core, flight: Flight): Verdict {
@@ -57,7 +77,7 @@ function chooseSas(core: Core, flight: Flight, policy: Policy): DropReason | und
         ? core.cache.outbound(core.sad, request, packet.bytes, cursor, core.settings.preferOldSa)
         : outboundBetween(core, request, outer);
     if (sa === undefined) {
-      announce(core, flight, policy, request, outer);
+      flight.lack(request, outer);
       if (effectiveLevel(core.settings, request, cursor.family) === 'use') continue;
       return 'no-sa';
     }
@@ -73,21 +93,34 @@ function outboundBetween(core: Core, request: Request, outer: Sa): Sa | undefine
   return core.sad.outbound(request.protocol, 'transport', src, dst, request.reqid, preferOldSa);
 }
 
-function announce(
-  core: Core,
-  flight: Flight,
-  policy: Policy,
-  request: Request,
-  outer: Sa | undefined,
-): void {
-  if (core.events.acquire === undefined) return;
-  const { packet, cursor } = flight;
-  const src =
-    request.src ?? outer?.spec.src ?? addressFrom(cursor.family, packet.bytes, cursor.srcAt);
-  const dst =
-    request.dst ?? outer?.spec.dst ?? addressFrom(cursor.family, packet.bytes, cursor.dstAt);
-  core.stats.acquires++;
-  core.events.acquire(policy, request, src, dst, { bytes: packet.bytes, cursor });
+/**
+ * Tells who negotiates SAs which ones the packet lacks. True when somebody is at it, so that it is
+ * worth while to wait.
+ */
+export function announceMissing(core: Core, flight: Flight): boolean {
+  const { packet, cursor, policy } = flight;
+  if (core.events.acquire === undefined || policy === undefined) return false;
+  let isNegotiated = flight.lacks.length > 0;
+  for (const lack of flight.lacks) {
+    const { src, dst } = endsOfLack(flight, lack);
+    core.stats.acquires++;
+    const trigger = { bytes: packet.bytes, cursor };
+    const answer = core.events.acquire(policy, lack.request, src, dst, trigger);
+    if (answer === 'nobody') isNegotiated = false;
+  }
+  return isNegotiated;
+}
+
+/** Between whom the SA would be that a packet lacks. */
+export function endsOfLack(
+  { packet, cursor }: Flight,
+  { request, outer }: Lack,
+): { readonly src: Address; readonly dst: Address } {
+  const { bytes } = packet;
+  return {
+    src: request.src ?? outer?.spec.src ?? addressFrom(cursor.family, bytes, cursor.srcAt),
+    dst: request.dst ?? outer?.spec.dst ?? addressFrom(cursor.family, bytes, cursor.dstAt),
+  };
 }
 
 /** `default` asks the host's setting; `unique` is `require` with a reqid. */
@@ -116,8 +149,46 @@ function checkSize(core: Core, flight: Flight): Verdict {
   const headersLen = cursor.insertAt - cursor.at;
   const len = protectedLen(flight, packet.len, headersLen);
   if (layerCount > 0 && len > ipv4.TOTAL_LEN_MAX) return { drop: 'packet-too-long' };
-  if (len > core.mtu && mustStayWhole(core, flight, headersLen)) return { drop: 'too-big' };
+  flight.mtu = core.mtu;
+  flight.mtuLayers = layerCount;
+  // What came in fragments is not one packet to its sender, who cannot make it smaller.
+  const isJoined = cursor.family === 6 && flight.owned;
+  flight.df = !isJoined && wantsWhole(packet, cursor.family);
+  if (core.paths.size > 0 && exceedsPath(core, flight, headersLen)) return { drop: 'too-big' };
+  if (len > flight.mtu && mustStayWhole(core, flight)) return { drop: 'too-big' };
   return layerCount > 0 ? 'protect' : 'clear';
+}
+
+/**
+ * Lowers the flight's MTU to what is known of its path. True if the packet is too long for it and
+ * its sender can mend that (RFC 4301 §8.2.1). What must not be reported is fragmented on our side
+ * of the path; within another tunnel nobody could, so there every sender is told.
+ */
+function exceedsPath(core: Core, flight: Flight, headersLen: number): boolean {
+  const { packet, layerCount } = flight;
+  for (let i = 0; i < layerCount; i++) {
+    const isOutermost = i === layerCount - 1;
+    if (!isOutermost && !leavesTunnel(flight, i)) continue;
+    const mtu = core.paths.of(flight.layers[i]!);
+    if (isOutermost) flight.mtu = Math.min(core.mtu, mtu);
+    if (protectedLen(flight, packet.len, headersLen, i + 1) <= mtu) continue;
+    // No sender makes IPv6 packets smaller than what every link carries.
+    const isTold = flight.df || (!isOutermost && flight.cursor.family === 4);
+    if (!isTold) continue;
+    flight.mtu = mtu;
+    flight.mtuLayers = i + 1;
+    return true;
+  }
+  return false;
+}
+
+/**
+ * Whether the packet with this layer is what comes out of the next one, and goes on from there to
+ * another place.
+ */
+function leavesTunnel(flight: Flight, layer: number): boolean {
+  const [inner, outer] = [flight.layers[layer]!, flight.layers[layer + 1]!];
+  return outer.tunnel && !sameAddress(inner.sa.spec.dst, outer.sa.spec.dst);
 }
 
 /** The length of the packet when all layers are on, or so many of them. */
@@ -148,17 +219,17 @@ export function protectedLen(
 }
 
 /**
- * The largest packet with these headers whose protected form fits into `mtu`: what a too-big error
- * reports.
+ * The largest packet with these headers whose protected form fits into the flight's MTU: what a
+ * too-big error reports.
  */
-export function innerMtu(flight: Flight, mtu: number, headersLen: number): number {
+export function innerMtu(flight: Flight, headersLen: number): number {
   const families = [flight.cursor.family];
-  for (let i = 0; i < flight.layerCount; i++) {
+  for (let i = 0; i < flight.mtuLayers; i++) {
     const { sa, tunnel } = flight.layers[i]!;
     families.push(tunnel ? sa.spec.src.family : families[i]!);
   }
-  let room = mtu;
-  for (let i = flight.layerCount - 1; i >= 0; i--) {
+  let room = flight.mtu;
+  for (let i = flight.mtuLayers - 1; i >= 0; i--) {
     const { sa, tunnel } = flight.layers[i]!;
     const family = families[i + 1]!;
     const isOwnHeader = !tunnel && !wrappedBelow(flight, i);
@@ -185,16 +256,14 @@ function ipHeaderLen(family: 4 | 6): number {
  * Whether the outermost header is one of IPv4 with DF. IPv6 is fragmented by its source, which for
  * these packets we are.
  */
-function mustStayWhole(core: Core, flight: Flight, headersLen: number): boolean {
-  const { packet, cursor } = flight;
-  let { family } = cursor;
-  let df = family === 4 && ipv4.dontFragment(packet.bytes, packet.at);
+function mustStayWhole(core: Core, flight: Flight): boolean {
+  let { family } = flight.cursor;
+  let { df } = flight;
   for (let i = 0; i < flight.layerCount; i++) {
     const { sa, tunnel } = flight.layers[i]!;
     if (!tunnel) continue;
-    const len = protectedLen(flight, packet.len, headersLen, i);
-    df = sa.spec.src.family === 4 && outerDf(sa, core.settings, family, df, len);
+    df = outerDf(sa, core.settings, df);
     family = sa.spec.src.family;
   }
-  return df;
+  return family === 4 && df;
 }

@@ -141,9 +141,9 @@ function writeIv(core: Core, flight: Flight, sa: Sa, at: number, seq: number): v
 }
 
 /**
- * What `esp_randpad` adds to the padding of short payloads, so that their length says less: a random
- * number of whole blocks, as far as the setting and the pad length octet allow. Sizes of packets are
- * decided without it: it only makes long what is far shorter than any MTU.
+ * What `esp_randpad` adds to the padding of short payloads, so that their length says less: a
+ * random number of whole blocks, as far as the setting and the pad length octet allow. Sizes of
+ * packets are decided without it: it only makes long what is far shorter than any MTU.
  */
 function randomPadLen(core: Core, flight: Flight, payloadLen: number, alignLen: number): number {
   const { inet, inet6 } = core.settings;

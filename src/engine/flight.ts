@@ -1,6 +1,6 @@
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
-import type { Policy } from '../spd/policy.ts';
+import type { Policy, Request } from '../spd/policy.ts';
 import { Cursor } from '../wire/cursor.ts';
 import type { Packet } from '../wire/packet.ts';
 
@@ -17,6 +17,12 @@ export interface Layer {
   foreign: boolean;
 }
 
+/** A request that no SA is there for. */
+export interface Lack {
+  readonly request: Request;
+  readonly outer: Sa | undefined;
+}
+
 /**
  * One packet on its way through the stages of `output` or `input`. Flights are made once and used
  * again for every batch.
@@ -30,6 +36,16 @@ export class Flight {
    */
   readonly layers: (Layer | undefined)[] = new Array(LAYERS_MAX).fill(undefined);
   layerCount = 0;
+  /** Going out: requests without an SA, and the tunnel that they would go around. */
+  readonly lacks: Lack[] = [];
+  /**
+   * Going out: what the path carries, and the number of layers that a packet on it has (all, unless
+   * an outer tunnel goes around it later).
+   */
+  mtu = 0;
+  mtuLayers = 0;
+  /** Going out: whether the packet, with the layers that are on, is to stay whole. */
+  df = false;
   drop: DropReason | undefined;
   /** The packet is from the host's own arena, and goes back there. */
   owned = false;
@@ -57,6 +73,7 @@ export class Flight {
     this.packet = packet;
     this.policy = undefined;
     this.layerCount = 0;
+    this.lacks.length = 0;
     this.drop = undefined;
     this.owned = owned;
     this.active = true;
@@ -65,6 +82,10 @@ export class Flight {
     this.sa = undefined;
     this.udpSport = 0;
     this.udpDport = 0;
+  }
+
+  lack(request: Request, outer: Sa | undefined): void {
+    this.lacks.push({ request, outer });
   }
 
   push(sa: Sa, tunnel: boolean, foreign = false): boolean {

@@ -26,6 +26,7 @@ export class Hold {
   readonly #octetsMax: number;
   #waiting: Waiting[] = [];
   #octets = 0;
+  #retriedDueMs: number | undefined;
 
   constructor(options: HoldOptions) {
     this.#options = options;
@@ -37,22 +38,27 @@ export class Hold {
     return this.#waiting.length;
   }
 
-  /** Keeps a copy. */
+  /** Keeps a copy. A packet that is being tried again does not get more time than it had. */
   add(packet: Packet, nowMs: number): void {
     const octets = packet.copy();
-    this.#waiting.push({ octets, dueMs: nowMs + (this.#options.timeoutMs ?? 30_000) });
+    const dueMs = this.#retriedDueMs ?? nowMs + (this.#options.timeoutMs ?? 30_000);
+    this.#waiting.push({ octets, dueMs });
     this.#octets += octets.length;
     while (this.#waiting.length > this.#packetsMax || this.#octets > this.#octetsMax) {
       this.#giveUpOldest();
     }
   }
 
-  /** Everything that waits, which then does not wait any more. */
-  takeAll(): Uint8Array[] {
-    const all = this.#waiting.map(({ octets }) => octets);
+  /** Hands out everything that waits; what cannot go yet is added again meanwhile. */
+  retryAll(send: (octets: Uint8Array) => void): void {
+    const all = this.#waiting;
     this.#waiting = [];
     this.#octets = 0;
-    return all;
+    for (const { octets, dueMs } of all) {
+      this.#retriedDueMs = dueMs;
+      send(octets);
+    }
+    this.#retriedDueMs = undefined;
   }
 
   /** Gives up what waited too long; returns when that is next due. */

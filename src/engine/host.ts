@@ -3,16 +3,29 @@ import type { Env } from '../base/env.ts';
 import type { Sad } from '../sad/sad.ts';
 import type { Spd } from '../spd/spd.ts';
 import { u16 } from '../wire/bytes.ts';
-import { PACKET_LEN_MAX, type Packet, PacketArena, type PacketSink } from '../wire/packet.ts';
-import type { Core, Events } from './core.ts';
+import {
+  PACKET_LEN_MAX,
+  type Packet,
+  PacketArena,
+  type PacketSink,
+  packetFrom,
+} from '../wire/packet.ts';
+import { type Core, type Events, noteDrop } from './core.ts';
+import { Explainer, type ExplainOptions, sideOf } from './explain.ts';
+import type { Explanation } from './explanation.ts';
+import { Hold, type HoldOptions } from './hold.ts';
+import { overhear } from './icmp-error.ts';
 import { Input } from './input.ts';
 import { IvSource } from './iv.ts';
 import { sendKeepalives } from './natt.ts';
 import { Output } from './output.ts';
+import { type Path, PathMtus } from './pmtu.ts';
+import { Quote } from './quote.ts';
 import { Reassembly } from './reassembly.ts';
 import { SaCache } from './sa-cache.ts';
 import { defaultSettings, type Settings } from './settings.ts';
-import { Stats } from './stats.ts';
+import { type Side, Stats } from './stats.ts';
+import type { Tracer } from './tracer.ts';
 import { Transmitter } from './transmit.ts';
 
 /** Hosts joined in memory, with programs that answer, nest a few levels deep. */
@@ -38,6 +51,8 @@ export interface HostOptions {
   readonly deliver: PacketSink;
   /** Buffers for fragments, reassembled datagrams and errors. 128. */
   readonly buffers?: number;
+  /** How many packets may wait for SAs, and for how long. */
+  readonly hold?: Omit<HoldOptions, 'dropped'>;
 }
 
 /**
@@ -63,6 +78,7 @@ export class Host {
   readonly #outgoing: Reassembly;
   readonly #incoming: Reassembly;
   #keepaliveDueMs = 0;
+  #heldAtGeneration = 0;
 
   constructor(options: HostOptions) {
     const { env, sad, spd, events = {}, mtu = 1500 } = options;
@@ -77,8 +93,11 @@ export class Host {
       stats: this.stats,
       events,
       arena: new PacketArena(options.buffers ?? 128),
+      hold: new Hold({ ...options.hold, dropped: (octets) => this.#giveUp(octets) }),
       ivs: new IvSource(env.random),
       cache: new SaCache(),
+      paths: new PathMtus(),
+      quote: new Quote(),
       muted: new Uint8Array(PACKET_LEN_MAX),
       nextId: randomId(env),
       mtu,
@@ -100,6 +119,15 @@ export class Host {
     return this.#outgoing.fragments + this.#incoming.fragments;
   }
 
+  /** Is shown all packets, and all drops. */
+  get tracer(): Tracer | undefined {
+    return this.#core.tracer;
+  }
+
+  set tracer(tracer: Tracer | undefined) {
+    this.#core.tracer = tracer;
+  }
+
   get mtu(): number {
     return this.#core.mtu;
   }
@@ -115,6 +143,7 @@ export class Host {
   output(packets: readonly Packet[], count: number): void {
     assert(this.#outputDepth < NESTING_MAX, 'sinks and output do not call each other for ever');
     const depth = this.#outputDepth++;
+    this.#core.tracer?.seen('out', packets, count);
     this.#outputs[depth] ??= new Output(this.#core, this.#outgoing);
     try {
       this.#outputs[depth]!.run(packets, count);
@@ -130,6 +159,7 @@ export class Host {
   input(packets: readonly Packet[], count: number): void {
     assert(this.#inputDepth < NESTING_MAX, 'sinks and input do not call each other for ever');
     const depth = this.#inputDepth++;
+    this.#core.tracer?.seen('in', packets, count);
     this.#inputs[depth] ??= new Input(this.#core, this.#incoming);
     try {
       this.#inputs[depth]!.run(packets, count);
@@ -139,12 +169,67 @@ export class Host {
   }
 
   /**
+   * Copies of ICMP errors that the machine has from the wire as well: what they say about packets
+   * that this host has protected is used, and nothing is delivered.
+   */
+  overhear(packets: readonly Packet[], count: number): void {
+    for (let i = 0; i < count; i++) overhear(this.#core, packets[i]!);
+  }
+
+  /** The paths that are known to carry less than the wire. */
+  get paths(): readonly Path[] {
+    return this.#core.paths.list();
+  }
+
+  /**
+   * What would become of packets if they came now, one after the other; `auto`: IPsec from the
+   * wire, everything else from the local side. Nothing changes.
+   */
+  explain(
+    side: Side | 'auto',
+    packets: readonly Uint8Array[],
+    options: ExplainOptions = {},
+  ): Explanation[] {
+    const explainer = new Explainer(this.#core, options);
+    return packets.map((octets) => {
+      return explainer.explain(side === 'auto' ? sideOf(this.#core, octets) : side, octets);
+    });
+  }
+
+  /** Packets that wait for an SA. */
+  get packetsHeld(): number {
+    return this.#core.hold.size;
+  }
+
+  /**
+   * Sends what waited, if SAs or policies have changed since; what still lacks an SA waits again.
+   * To be called when SAs were added, so that nothing waits for the next `poll`.
+   */
+  releaseHeld(): void {
+    const { hold, arena } = this.#core;
+    const generation = this.sad.generation + this.spd.generation;
+    if (hold.size === 0 || this.#heldAtGeneration === generation) return;
+    this.#heldAtGeneration = generation;
+    hold.retryAll((octets) => {
+      const packet = arena.take();
+      if (packet === undefined) return this.#giveUp(octets);
+      packet.load(octets);
+      // It was counted when it came.
+      this.stats.of(packet).outPackets--;
+      this.output([packet], 1);
+      arena.give(packet);
+    });
+  }
+
+  /**
    * Does what is due: lifetimes, policies, waiting fragments, keep-alives. Returns when to be
    * called again (monotonic ms).
    */
   poll(nowMs: number): number {
     let due = Math.min(this.sad.poll(nowMs), this.spd.poll(nowMs));
     due = Math.min(due, this.#outgoing.poll(nowMs), this.#incoming.poll(nowMs));
+    due = Math.min(due, this.#core.hold.poll(nowMs), this.#core.paths.poll(nowMs));
+    this.releaseHeld();
     if (nowMs >= this.#keepaliveDueMs) {
       this.#keepaliveDueMs = sendKeepalives(this.#core, nowMs, (packet) => this.#sendOwn(packet));
     }
@@ -158,15 +243,20 @@ export class Host {
     this.#own.flush();
   }
 
+  #giveUp(octets: Uint8Array): void {
+    noteDrop(this.#core, 'out', 'held-too-long', packetFrom(octets));
+  }
+
   #reassembly(side: 'in' | 'out'): Reassembly {
     return new Reassembly({
       take: () => this.#core.arena.take(),
-      dropped: (reason, fragments) => {
-        for (let i = 0; i < fragments; i++) this.stats.drop(side, reason);
+      dropped: (reason, fragments, family) => {
+        for (let i = 0; i < fragments; i++) this.stats.drop(side, reason, family);
+        this.#core.tracer?.dropped(side, reason, undefined);
       },
-      joined: (fragments) => {
-        this.stats.reassembled++;
-        this.stats.fragmentsJoined += fragments;
+      joined: (fragments, family) => {
+        this.stats.families[family].reassembled++;
+        this.stats.families[family].fragmentsJoined += fragments;
       },
     });
   }

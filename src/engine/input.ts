@@ -13,11 +13,13 @@ import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
 import { checkInput } from './check.ts';
-import type { Core } from './core.ts';
+import { type Core, noteDrop } from './core.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { closeGap, finishHeader } from './header.ts';
+import { judgeError } from './icmp-error.ts';
 import { noteMapping } from './natt.ts';
+import { isIcmpError } from './quote.ts';
 import type { Reassembly } from './reassembly.ts';
 import { decapsulate, ecnRule } from './tunnel.ts';
 
@@ -63,7 +65,7 @@ export class Input {
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       flight.begin(packets[from + i]!, false);
-      this.#core.stats.inPackets++;
+      this.#core.stats.of(flight.packet).inPackets++;
       this.#read(flight);
     }
     while (this.#openRound(count)) {}
@@ -225,19 +227,19 @@ export class Input {
 
   #complete(flight: Flight): void {
     const sa = flight.sa!;
-    const { stats } = this.#core;
+    const { opened } = this.#core.stats.families[flight.cursor.family];
     // An earlier packet of this batch may have used the SA up, or moved the window.
     if (!sa.isUsable) return this.#drop(flight, 'sa-not-usable');
     if (sa.spec.protocol === 'esp') {
       const bad = esp.completeOpen(flight, sa);
       if (bad === 'esp-dummy') this.#count(flight, sa, 0);
       if (bad !== undefined) return this.#drop(flight, bad);
-      stats.espOpened++;
+      opened.count(sa, flight.payloadEnd - flight.payloadAt);
       this.#unwrap(flight, sa, esp.headersEnd(flight));
     } else {
       const bad = ah.completeOpen(flight, sa);
       if (bad !== undefined) return this.#drop(flight, bad);
-      stats.ahOpened++;
+      opened.count(sa, flight.payloadEnd - flight.payloadAt);
       this.#unwrap(flight, sa, flight.jobAt);
     }
   }
@@ -297,7 +299,9 @@ export class Input {
 
   #judge(flight: Flight): void {
     const core = this.#core;
-    let verdict = checkInput(core, flight);
+    const { packet, cursor } = flight;
+    const check = isIcmpError(packet.bytes, cursor) ? judgeError : checkInput;
+    let verdict = check(core, flight);
     if (verdict === 'ports-unknown') {
       this.#reassemble(flight);
       if (!flight.active) return;
@@ -305,9 +309,10 @@ export class Input {
       // Only a fragment within a fragment still is one.
       if (verdict === 'ports-unknown') verdict = 'bad-option';
     }
+    core.checked?.(flight, verdict);
     if (flight.policy !== undefined) core.spd.used(flight.policy);
     if (verdict !== undefined) return this.#drop(flight, verdict);
-    core.stats.inDelivered++;
+    core.stats.of(flight.packet).inDelivered++;
     this.#out.push(flight.packet);
     if (flight.owned) this.#owned.push(flight.packet);
   }
@@ -320,10 +325,8 @@ export class Input {
   }
 
   #drop(flight: Flight, reason: DropReason): void {
-    const { stats, events } = this.#core;
     flight.active = false;
-    stats.drop('in', reason);
-    events.dropped?.('in', reason, flight.packet);
+    noteDrop(this.#core, 'in', reason, flight.packet);
     this.#release(flight);
   }
 

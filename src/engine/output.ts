@@ -5,14 +5,14 @@ import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import * as ah from './ah.ts';
-import { type Core, nextId } from './core.ts';
-import { decideOutput, innerMtu } from './decide.ts';
+import { type Core, nextId, noteDrop } from './core.ts';
+import { announceMissing, decideOutput, innerMtu } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { mayReport, writeTooBig } from './icmp.ts';
 import type { Reassembly } from './reassembly.ts';
 import { Transmitter } from './transmit.ts';
-import { encapsulate, innerProtocol } from './tunnel.ts';
+import { encapsulate, innerProtocol, outerDf } from './tunnel.ts';
 
 /**
  * Every link carries this much, so a too-big error that says less helps nobody (RFC 791 §3.2, RFC
@@ -52,7 +52,7 @@ export class Output {
     for (let i = from; i < to; i++) {
       const flight = flights[i - from]!;
       flight.begin(packets[i]!, false);
-      stats.outPackets++;
+      stats.of(flight.packet).outPackets++;
       this.#decide(flight);
       if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
     }
@@ -61,10 +61,11 @@ export class Output {
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.active) continue;
-      const bad = this.#transmitter.add(flight.packet, flight.owned);
+      const counters = stats.of(flight.packet);
+      const bad = this.#transmitter.add(flight.packet, flight.owned, flight.mtu);
       if (bad !== undefined) this.#drop(flight, bad);
-      else if (flight.layerCount > 0) stats.outProtected++;
-      else stats.outClear++;
+      else if (flight.layerCount > 0) counters.outProtected++;
+      else counters.outClear++;
     }
     this.#transmitter.flush();
   }
@@ -82,10 +83,21 @@ export class Output {
       if (verdict === 'reassemble') return this.#drop(flight, 'bad-option');
     }
     if (flight.policy !== undefined) core.spd.used(flight.policy);
-    if (typeof verdict === 'object') {
-      if (verdict.drop === 'too-big') this.#reportTooBig(flight);
-      return this.#drop(flight, verdict.drop);
-    }
+    const isNegotiated = flight.lacks.length > 0 && announceMissing(core, flight);
+    if (typeof verdict !== 'object') return;
+    if (verdict.drop === 'no-sa' && isNegotiated) return this.#hold(flight);
+    if (verdict.drop === 'too-big') this.#reportTooBig(flight);
+    this.#drop(flight, verdict.drop);
+  }
+
+  /** The packet waits for the SA that is being negotiated, and comes back as a new one. */
+  #hold(flight: Flight): void {
+    const { hold, env, stats, arena } = this.#core;
+    flight.active = false;
+    hold.add(flight.packet, env.clock.monotonicMs());
+    stats.held++;
+    if (flight.owned) arena.give(flight.packet);
+    flight.owned = false;
   }
 
   /**
@@ -109,10 +121,10 @@ export class Output {
     if (!mayReport(packet, cursor)) return;
     const error = core.arena.take();
     if (error === undefined) return;
-    const largest = innerMtu(flight, core.mtu, cursor.insertAt - cursor.at);
+    const largest = innerMtu(flight, cursor.insertAt - cursor.at);
     const mtu = Math.max(largest, MTU_MIN[cursor.family]);
     writeTooBig(error, packet, cursor, mtu, nextId(core));
-    core.stats.tooBigSent++;
+    core.stats.families[cursor.family].tooBigSent++;
     core.deliver([error], 1);
     core.arena.give(error);
   }
@@ -150,7 +162,9 @@ export class Output {
     let next: number;
     if (tunnel) {
       next = innerProtocol(cursor.family);
-      encapsulate(packet, cursor, sa, sa.peer?.address ?? sa.spec.dst, nextId(core), core.settings);
+      const dst = sa.peer?.address ?? sa.spec.dst;
+      flight.df = outerDf(sa, core.settings, flight.df);
+      encapsulate(packet, cursor, sa, dst, nextId(core), core.settings, flight.df);
     } else {
       next = u8(packet.bytes, cursor.insertProtocolAt);
       if (cursor.family === 4) this.#ownId(packet);
@@ -177,19 +191,17 @@ export class Output {
     const { sa } = flight.layers[layer]!;
     if (sa.spec.protocol === 'esp') {
       esp.complete(flight, sa);
-      stats.espSealed++;
       if (sa.spec.encapsulation !== undefined) sa.lastSentMs = env.clock.monotonicMs();
-    } else {
-      stats.ahSealed++;
     }
+    const { cursor, jobAt, jobEnd } = flight;
+    stats.families[cursor.family].sealed.count(sa, jobEnd - jobAt);
     sad.settle(sa);
   }
 
   #drop(flight: Flight, reason: DropReason): void {
-    const { stats, events, arena } = this.#core;
+    const { arena } = this.#core;
     flight.active = false;
-    stats.drop('out', reason);
-    events.dropped?.('out', reason, flight.packet);
+    noteDrop(this.#core, 'out', reason, flight.packet);
     if (flight.owned) arena.give(flight.packet);
     flight.owned = false;
   }

@@ -1,3 +1,4 @@
+import type { Family } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
 import { copy, equal, setU8, toHex, u8 } from '../wire/bytes.ts';
@@ -10,9 +11,9 @@ export interface ReassemblyOptions {
   /** Where whole datagrams are built; undefined when no packet is left. */
   readonly take: () => Packet | undefined;
   /** Told of everything that is thrown away: why, and how many fragments. */
-  readonly dropped: (reason: DropReason, fragments: number) => void;
+  readonly dropped: (reason: DropReason, fragments: number, family: Family) => void;
   /** Told how many fragments became one datagram. */
-  readonly joined?: (fragments: number) => void;
+  readonly joined?: (fragments: number, family: Family) => void;
   /** Datagrams that wait; the oldest makes room for a new one. 64. */
   readonly datagramsMax?: number;
   /** Memory of all fragments that wait, in octets. 4 MiB. */
@@ -30,6 +31,7 @@ interface Piece {
 
 interface Datagram {
   readonly key: string;
+  readonly family: Family;
   readonly dueMs: number;
   /** Ordered by offset, without overlap. */
   readonly pieces: Piece[];
@@ -64,8 +66,8 @@ const ECN_CE = 3;
  */
 export class Reassembly {
   readonly #take: () => Packet | undefined;
-  readonly #dropped: (reason: DropReason, fragments: number) => void;
-  readonly #joined: ((fragments: number) => void) | undefined;
+  readonly #dropped: ReassemblyOptions['dropped'];
+  readonly #joined: ReassemblyOptions['joined'] | undefined;
   readonly #datagramsMax: number;
   readonly #octetsMax: number;
   readonly #fragmentsMax: number;
@@ -112,20 +114,22 @@ export class Reassembly {
     const dataAt = dataAtOf(cursor);
     const offset = cursor.fragmentOffset;
     if (badLength(cursor, dataAt)) {
-      this.#dropped('fragment-bad-length', 1);
+      this.#dropped('fragment-bad-length', 1, cursor.family);
       return undefined;
     }
     // RFC 6946 §4: an atomic fragment is whole, and has nothing to do with others of its
     // identification.
     const atomic = offset === 0 && !cursor.moreFragments;
-    const datagram = atomic ? newDatagram('', nowMs) : this.#find(p, cursor, nowMs, context);
+    const datagram = atomic
+      ? newDatagram('', nowMs, cursor.family)
+      : this.#find(p, cursor, nowMs, context);
     if (datagram.poisoned) {
-      this.#dropped('fragment-overlap', 1);
+      this.#dropped('fragment-overlap', 1, cursor.family);
       return undefined;
     }
     const end = offset + cursor.end - dataAt;
     if (isDuplicate(p, dataAt, datagram, offset, end)) {
-      this.#dropped('fragment-duplicate', 1);
+      this.#dropped('fragment-duplicate', 1, cursor.family);
       return undefined;
     }
     const bad = this.#conflict(datagram, cursor, offset, end);
@@ -135,13 +139,13 @@ export class Reassembly {
       return undefined;
     }
     note(p, cursor, datagram, dataAt, end);
-    if (atomic) return this.#build(datagram, cursor.family);
+    if (atomic) return this.#build(datagram);
     const cost = cursor.end - (offset === 0 ? cursor.at : dataAt) + PIECE_OVERHEAD;
     datagram.octets += cost;
     this.#octets += cost;
     if (datagram.received === datagram.total) {
       this.#forget(datagram);
-      return this.#build(datagram, cursor.family);
+      return this.#build(datagram);
     }
     while (this.#octets > this.#octetsMax) this.#discardOldest();
     return undefined;
@@ -162,7 +166,7 @@ export class Reassembly {
     if (known !== undefined && known.dueMs > nowMs) return known;
     if (known !== undefined) this.#discard(known, 'fragment-timeout', 0);
     if (this.#waiting.size >= this.#datagramsMax) this.#discardOldest();
-    const datagram = newDatagram(key, nowMs + this.#timeoutMs);
+    const datagram = newDatagram(key, nowMs + this.#timeoutMs, cursor.family);
     this.#waiting.set(key, datagram);
     return datagram;
   }
@@ -193,15 +197,15 @@ export class Reassembly {
    * Header and data into one packet. The first fragment's header is that of the whole (RFC 791
    * §3.2).
    */
-  #build(datagram: Datagram, family: 4 | 6): Packet | undefined {
-    const { header, pieces, total } = datagram;
+  #build(datagram: Datagram): Packet | undefined {
+    const { header, pieces, total, family } = datagram;
     assert(header !== undefined, 'a whole datagram has a first fragment');
     const fixed = family === 4 ? 0 : ipv6.HEADER_LEN;
     const bad = header.length - fixed + total > DATA_LEN_MAX ? 'fragment-bad-length' : undefined;
     const reason = bad ?? ecnConflict(datagram);
     const packet = reason === undefined ? this.#take() : undefined;
     if (packet === undefined) {
-      this.#dropped(reason ?? 'no-room', pieces.length);
+      this.#dropped(reason ?? 'no-room', pieces.length, family);
       return undefined;
     }
     const to = packet.bytes;
@@ -209,7 +213,7 @@ export class Reassembly {
     const dataAt = packet.at + header.length;
     for (const piece of pieces) copy(piece.data, 0, to, dataAt + piece.offset, piece.data.length);
     packet.end = dataAt + total;
-    this.#joined?.(pieces.length);
+    this.#joined?.(pieces.length, family);
     finishHeader(packet, datagram, family, dataAt);
     return packet;
   }
@@ -217,7 +221,7 @@ export class Reassembly {
   #discard(datagram: Datagram, reason: DropReason, more: number): void {
     this.#forget(datagram);
     const fragments = datagram.pieces.length + more;
-    if (fragments > 0) this.#dropped(reason, fragments);
+    if (fragments > 0) this.#dropped(reason, fragments, datagram.family);
   }
 
   #discardOldest(): void {
@@ -238,7 +242,7 @@ export class Reassembly {
    * would go on to cost datagrams that are sound.
    */
   #poison(datagram: Datagram): void {
-    this.#dropped('fragment-overlap', datagram.pieces.length + 1);
+    this.#dropped('fragment-overlap', datagram.pieces.length + 1, datagram.family);
     this.#octets -= datagram.octets;
     datagram.octets = 0;
     datagram.pieces.length = 0;
@@ -247,9 +251,10 @@ export class Reassembly {
   }
 }
 
-function newDatagram(key: string, dueMs: number): Datagram {
+function newDatagram(key: string, dueMs: number, family: Family): Datagram {
   return {
     key,
+    family,
     dueMs,
     pieces: [],
     received: 0,

@@ -1,9 +1,9 @@
 import { ADDRESS_LEN, addressFrom } from '../base/address.ts';
 import type { Sa } from '../sad/sa.ts';
-import type { Sad } from '../sad/sad.ts';
 import type { Request } from '../spd/policy.ts';
 import { equal } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
+import type { SaTable } from './core.ts';
 
 interface Line {
   readonly generation: number;
@@ -25,7 +25,7 @@ export class SaCache {
 
   /** The SA for a request of a packet whose addresses are at the cursor. */
   outbound(
-    sad: Sad,
+    sad: SaTable,
     request: Request,
     p: Uint8Array,
     cursor: Cursor,
@@ -46,7 +46,7 @@ export class SaCache {
   }
 
   #lookUp(
-    sad: Sad,
+    sad: SaTable,
     request: Request,
     p: Uint8Array,
     cursor: Cursor,

@@ -99,7 +99,7 @@ export function engineVariables(settings: Settings): Variable[] {
     }),
     choice({
       name: 'net.inet.ipsec.check_policy_history',
-      description: 'which SAs satisfy an inbound policy: any of its protocol, or those it names',
+      description: 'whether an inbound policy wants the very SAs that it names',
       meanings: { 0: 'loose', 1: 'strict' },
       get: () => settings.policyCheck,
       set: (value) => {

@@ -19,11 +19,12 @@ export class Transmitter {
 
   /**
    * `owned`: the packet is from the host's arena, and is given back after it was sent. A reason: it
-   * cannot be sent, and still is the caller's.
+   * cannot be sent, and still is the caller's. `mtu`: what its path carries, which may be less than
+   * the wire does.
    */
-  add(packet: Packet, owned: boolean): DropReason | undefined {
-    if (packet.len > this.#core.mtu) {
-      const bad = this.#addFragments(packet);
+  add(packet: Packet, owned: boolean, mtu = this.#core.mtu): DropReason | undefined {
+    if (packet.len > mtu) {
+      const bad = this.#addFragments(packet, mtu);
       if (bad === undefined && owned) this.#core.arena.give(packet);
       return bad;
     }
@@ -39,13 +40,15 @@ export class Transmitter {
     this.#owned.length = 0;
   }
 
-  #addFragments(packet: Packet): DropReason | undefined {
+  #addFragments(packet: Packet, mtu: number): DropReason | undefined {
     const core = this.#core;
     // The fragments need room, and must not overtake what was added before.
     this.flush();
-    const bad = this.#cut(packet);
+    const bad = this.#cut(packet, mtu);
     if (bad === undefined) {
-      core.stats.fragmentsMade += this.#packets.length;
+      const counters = core.stats.of(packet);
+      counters.fragmented++;
+      counters.fragmentsMade += this.#packets.length;
       this.flush();
       return undefined;
     }
@@ -56,7 +59,7 @@ export class Transmitter {
     return bad;
   }
 
-  #cut(packet: Packet): DropReason | undefined {
+  #cut(packet: Packet, mtu: number): DropReason | undefined {
     const core = this.#core;
     const bad = decode(packet.bytes, packet.at, packet.end, this.#cursor);
     if (bad !== undefined) return bad;
@@ -66,7 +69,7 @@ export class Transmitter {
     return fragment(
       packet,
       this.#cursor,
-      core.mtu,
+      mtu,
       u32(this.#id, 0),
       () => core.arena.take(),
       (piece) => {

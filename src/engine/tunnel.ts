@@ -24,8 +24,8 @@ export function innerProtocol(family: 4 | 6): number {
 
 /**
  * Puts a tunnel header in front of the packet and points the cursor at it. Lengths and checksum are
- * filled in when the layer is complete. DSCP is copied, the TTL is a new one, DF and ECN follow the
- * SA or the host (RFC 4301 §5.1.2, RFC 6040 §4.1).
+ * filled in when the layer is complete. DSCP is copied, the TTL is a new one, ECN follows the SA or
+ * the host (RFC 4301 §5.1.2, RFC 6040 §4.1), and so does DF, by `outerDf`.
  */
 export function encapsulate(
   packet: Packet,
@@ -34,6 +34,7 @@ export function encapsulate(
   dst: Address,
   id: number,
   settings: Settings,
+  df: boolean,
 ): void {
   const p = packet.bytes;
   const { src } = sa.spec;
@@ -42,8 +43,6 @@ export function encapsulate(
   const innerClass = isInner4 ? ipv4.tos(p, innerAt) : ipv6.trafficClass(p, innerAt);
   const tos = outerClass(innerClass, ecnRule(sa, settings));
   if (src.family === 4) {
-    const innerDf = isInner4 && ipv4.dontFragment(p, innerAt);
-    const df = outerDf(sa, settings, cursor.family, innerDf, packet.len);
     packet.at -= ipv4.HEADER_LEN;
     ipv4.write(p, packet.at, tos, 0, id, df ? ipv4.FLAG_DF : 0, OUTER_TTL, 0);
     p.set(src.bytes, packet.at + ipv4.SRC_AT);
@@ -58,20 +57,23 @@ export function encapsulate(
 }
 
 /**
- * DF of the IPv4 header of a tunnel, around a packet of `len` octets. An inner IPv6 packet is never
- * fragmented on the way, which `copy` takes for DF, unless it is so small that its sender will not
- * make it smaller (RFC 2473 §7.1).
+ * Whether the sender of a packet wants it to stay whole. IPv6 is never fragmented on the way, which
+ * stands for DF, unless it is so small that its sender will not make it smaller (RFC 2473 §7.1).
  */
-export function outerDf(
-  sa: Sa,
-  settings: Settings,
-  innerFamily: 4 | 6,
-  innerDf: boolean,
-  len: number,
-): boolean {
+export function wantsWhole(packet: Packet, family: 4 | 6): boolean {
+  if (family === 6) return packet.len > ipv6.MTU_MIN;
+  return ipv4.dontFragment(packet.bytes, packet.at);
+}
+
+/**
+ * DF of the header of a tunnel, where `df` is that of the packet in it. An IPv6 header has none and
+ * passes on what it is around: in a tunnel in a tunnel the sender's wish counts, not what we have
+ * put around it.
+ */
+export function outerDf(sa: Sa, settings: Settings, df: boolean): boolean {
+  if (sa.spec.src.family === 6) return df;
   const rule = sa.spec.tunnel.df ?? settings.dfbit;
-  if (rule !== 'copy') return rule === 'set';
-  return innerFamily === 6 ? len > ipv6.MTU_MIN : innerDf;
+  return rule === 'copy' ? df : rule === 'set';
 }
 
 /**

@@ -26,6 +26,7 @@ import {
 import { AUTO_REQID_MIN } from './policy-request.ts';
 import { Session, without } from './session.ts';
 import { defaultKeySettings, type KeySettings } from './settings.ts';
+import { faultOfMessage, KeyStats } from './stats.ts';
 import { checkMessage } from './table.ts';
 
 export interface KeyEngineOptions {
@@ -61,6 +62,7 @@ const CLOSED_MAX = 16;
  */
 export class KeyEngine {
   readonly context: KeyContext;
+  readonly stats = new KeyStats();
   readonly #sessions = new Set<Session>();
   readonly #closed: Session[] = [];
   readonly #applied: (() => void) | undefined;
@@ -129,12 +131,18 @@ export class KeyEngine {
   ): 'asked' | 'waiting' | 'nobody' {
     const { protocol, mode, reqid } = request;
     // Without listeners no entry is made, so that the first program to register is asked at once.
-    if (![...this.#sessions].some((one) => one.registered.has(protocol))) return 'nobody';
+    if (!this.isNegotiated(protocol)) return 'nobody';
     const key = `${protocol} ${mode} ${reqid} ${formatAddress(src)} ${formatAddress(dst)}`;
     const seq = this.context.acquires.want(key);
     if (seq === undefined) return 'waiting';
     this.announce(acquireEvent(this.context, seq, { policy, request, src, dst }, trigger));
     return 'asked';
+  }
+
+  /** Whether a program is registered to negotiate SAs of this protocol. */
+  isNegotiated(protocol: Request['protocol']): boolean {
+    for (const { registered } of this.#sessions) if (registered.has(protocol)) return true;
+    return false;
   }
 
   /** For the engine's `natMapping`. */
@@ -147,12 +155,14 @@ export class KeyEngine {
    * for anything.
    */
   announce(message: Message): void {
+    this.stats.targets.registered++;
     this.#toOthers(message, 'registered', undefined);
     this.#toPromiscuous(message);
   }
 
   /** Tells every client of a change. */
   announceToAll(message: Message): void {
+    this.stats.targets.all++;
     this.#toOthers(message, 'all', undefined);
     this.#toPromiscuous(message);
   }
@@ -174,6 +184,8 @@ export class KeyEngine {
     } catch (error) {
       if (!(error instanceof KeyError)) throw error;
       this.#refused(session, message.pid, message.seq, error);
+      this.stats.fault(faultOfMessage(message, error.errno));
+      this.stats.targets.one++;
       const reply = replyTo(message, [], ERRNO[error.errno]);
       session.reply(reply);
       this.#toPromiscuous(reply);
@@ -183,6 +195,7 @@ export class KeyEngine {
       session.client.deliverDump(this.#dumpMessages(session, message, answer.entries));
     } else if (answer.kind === 'reply') {
       const reply = replyTo(message, answer.extensions, 0);
+      this.stats.targets[answer.to]++;
       session.reply(reply);
       if (answer.to !== 'one') this.#toOthers(reply, answer.to, session);
       this.#toPromiscuous(reply);
@@ -216,6 +229,7 @@ export class KeyEngine {
       const { satype, reserved, extensions } = dump.entry(i);
       const seq = dump.length - 1 - i;
       const message: Message = { ...request, errno: 0, satype, reserved, seq, extensions };
+      this.stats.targets.one++;
       this.#toPromiscuous(message);
       yield toDialect(message, session.client.dialect);
     }

@@ -93,7 +93,9 @@ export const flush: Handler = ({ sad }, message, session) => {
   return { kind: 'reply', to: 'all', extensions: [] };
 };
 
-/** An entry shows its SA as it is when the asker has room for it; there may be a million of them. */
+/**
+ * An entry shows its SA as it is when the asker has room for it: there may be a million of them.
+ */
 export const dump: Handler = ({ sad }, message) => {
   const protocol = protocolToList(message.satype);
   const sas = [...sad.all()];

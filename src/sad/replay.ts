@@ -38,6 +38,14 @@ export class ReplayWindow {
     words[Math.floor(top / 32) & (words.length - 1)] = (2 << (top % 32)) - 1;
   }
 
+  /** Another window that has seen the same, for whoever only asks what would happen. */
+  copy(): ReplayWindow {
+    const other = new ReplayWindow(this.size, this.#esn);
+    other.#top = this.#top;
+    if (this.#words !== undefined) other.#words = this.#words.slice();
+    return other;
+  }
+
   /**
    * The whole sequence number of a packet whose low 32 bits are `low`, or -1 when it was seen
    * before, is older than the window, or is 0. Changes nothing: the packet is not authenticated

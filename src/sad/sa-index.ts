@@ -31,6 +31,13 @@ export class SaIndex {
     return sa;
   }
 
+  ofSpi(protocol: SaProtocol, spi: number): readonly Sa[] {
+    const found: Sa[] = [];
+    let sa = this.#bySpi.get(spiKey(protocol, spi));
+    for (; sa !== undefined; sa = sa.nextOfSpi) found.push(sa);
+    return found;
+  }
+
   /** As `find`, with the destination as it stands in a packet. */
   findAt(
     protocol: SaProtocol,

@@ -113,6 +113,8 @@ export class Sa {
   #lease: SequenceLease | undefined;
   #nextSeq = 1;
   #seqLimit = 0;
+  /** The last attempt to reserve sequence numbers failed. */
+  #isRefused = false;
   #ivMask: Uint32Array | undefined;
 
   constructor(spec: SaSpec, state: SaState, at: SaBirth) {
@@ -180,7 +182,8 @@ export class Sa {
     if (next - 1 > seqMax(this.spec)) return -1;
     if (next > this.#seqLimit) {
       this.#seqLimit = this.#lease.extend(next);
-      if (this.#seqLimit < next) return -2;
+      this.#isRefused = this.#seqLimit < next;
+      if (this.#isRefused) return -2;
     }
     this.#nextSeq = next;
     return first;
@@ -195,6 +198,37 @@ export class Sa {
     }
     usage.packets += packets;
     usage.bytes += bytes;
+  }
+
+  /**
+   * An SA in the same state that can be used without a trace on this one: no sequence number is
+   * taken, no window moves. `spec` has the transforms to use instead; `freshWindow`: as if nothing
+   * had come in yet.
+   */
+  copy(spec: SaSpec, freshWindow: boolean): Sa {
+    const lease = { start: this.#lease ? this.#nextSeq : 1, release: () => {} };
+    const isRefused = this.#isRefused;
+    const other = new Sa(spec, this.state, {
+      serial: this.serial,
+      monotonicMs: this.#addedMs,
+      wallMs: this.addedWallMs,
+      sequences: {
+        lease: () => ({ ...lease, extend: (next) => (isRefused ? -1 : next) }),
+      },
+    });
+    if (this.#usage !== undefined) other.#usage = { ...this.#usage };
+    if (this.#replay !== undefined && !freshWindow) other.#replay = this.#replay.copy();
+    if (this.#lease) {
+      // What was sent before is known of the copy too.
+      other.#lease = other.#store.lease([]);
+      other.#nextSeq = lease.start;
+      other.#seqLimit = lease.start;
+    }
+    other.#ivMask = this.#ivMask;
+    other.firstUseWallMs = this.firstUseWallMs;
+    other.peer = this.peer;
+    other.seenAt = this.seenAt;
+    return other;
   }
 
   /** The end: keys are zeroed, and the sequence numbers not used are given back. */

@@ -1,9 +1,9 @@
 import { type Address, formatAddress, sameAddress } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
+import { DueHeap } from '../base/due-heap.ts';
 import type { Clock, Random } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import { u32 } from '../wire/bytes.ts';
-import { DueHeap } from './due-heap.ts';
 import { countReached, dueMs, reached } from './lifetime.ts';
 import { Sa, type SaMode, type SaProtocol, type SaSpec } from './sa.ts';
 import { SaIndex } from './sa-index.ts';
@@ -42,7 +42,7 @@ export class Sad {
   readonly #options: SadOptions;
   readonly #index = new SaIndex();
   readonly #all = new Set<Sa>();
-  readonly #due = new DueHeap();
+  readonly #due = new DueHeap<Sa>();
   readonly #sizes = new SaSizes();
   /** How many SAs have each reqid that is not 0. */
   readonly #reqids = new Map<number, number>();
@@ -137,13 +137,17 @@ export class Sad {
     let dying: Sa | undefined;
     let sa = this.#index.newest(protocol, src, dst);
     for (; sa !== undefined; sa = sa.olderOfPair) {
-      if (!sa.isUsable || (sa.spec.mode !== mode && sa.spec.mode !== 'any')) continue;
-      if (reqid !== 0 && sa.spec.reqid !== reqid) continue;
+      if (misfit(sa, mode, reqid) !== undefined) continue;
       if (sa.state === 'mature' && !preferOld) return sa;
       if (sa.state === 'mature') mature = sa;
       else if (preferOld || dying === undefined) dying = sa;
     }
     return preferOld ? (dying ?? mature) : dying;
+  }
+
+  /** Every SA with an SPI, whatever its destination. */
+  ofSpi(protocol: SaProtocol, spi: number): readonly Sa[] {
+    return this.#index.ofSpi(protocol, spi);
   }
 
   /** Every SA between two addresses, in any mode, in the order of their arrival. */
@@ -340,6 +344,17 @@ export class Sad {
   #larvalMs(): number {
     return this.larvalSeconds * 1000;
   }
+}
+
+/** Why an SA between the right addresses is not for a request; undefined: it is. */
+export function misfit(
+  sa: Sa,
+  mode: Exclude<SaMode, 'any'>,
+  reqid: number,
+): 'state' | 'mode' | 'reqid' | undefined {
+  if (!sa.isUsable) return 'state';
+  if (sa.spec.mode !== mode && sa.spec.mode !== 'any') return 'mode';
+  return reqid !== 0 && sa.spec.reqid !== reqid ? 'reqid' : undefined;
 }
 
 /** `esp SPI 0x00001001 to 10.0.0.2`, for messages. */

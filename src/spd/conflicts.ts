@@ -87,7 +87,7 @@ function covers(rules: RuleTable, outer: number, inner: number): boolean {
   return true;
 }
 
-/** Some packets are meant by both rules, and each means others too; and they do not say the same. */
+/** Some packets are meant by both rules, each means others too, and they do not say the same. */
 function isCrossing(rules: RuleTable, a: number, b: number): boolean {
   if (rules.priorities[a] !== rules.priorities[b] || rules.loopback[a] !== rules.loopback[b]) {
     return false;

@@ -115,7 +115,7 @@ export class PolicyIndex {
  * Packets of the loopback network: a policy covers them only if it names that network, or one for
  * everything would cut a host off from itself.
  */
-function isLoopback(p: Uint8Array, cursor: Cursor): boolean {
+export function isLoopback(p: Uint8Array, cursor: Cursor): boolean {
   if (cursor.family === 4) return p[cursor.srcAt] === 127 || p[cursor.dstAt] === 127;
   return isOne(p, cursor.srcAt) || isOne(p, cursor.dstAt);
 }
@@ -130,6 +130,6 @@ function isOne(p: Uint8Array, at: number): boolean {
  * IPv6: the fragment header names an extension header, so that only the first fragment knows the
  * upper protocol.
  */
-function hidesProtocol(p: Uint8Array, cursor: Cursor): boolean {
+export function hidesProtocol(p: Uint8Array, cursor: Cursor): boolean {
   return cursor.family === 6 && cursor.isFragment && isExtension(u8(p, cursor.fragmentHeaderAt));
 }

@@ -5,9 +5,9 @@ import { chooseSplit, nibbleCount, nibbleOf } from './split.ts';
 
 /** A list that is scanned to its end costs about as much as one more step down. */
 const LEAF_MAX = 16;
-/** How many rules a branch may have beneath for a rule that fits many of its ways to go into each. */
+/** A branch with more entries below takes rules that fit many of its ways into its open child. */
 const REPLICATE_MAX = 64;
-/** How many times as many entries as rules there may be, in a tree that is built and below a leaf. */
+/** How many times as many entries as rules there may be: in a tree, and in what a leaf becomes. */
 const BUDGET = { build: 6, split: 4 } as const;
 
 const NONE = -1;
@@ -33,10 +33,11 @@ export class RuleTree {
   #pool: LeafPool;
   /** Blocks of 16 nodes. */
   #ways = new Int32Array(1024);
-  // Of each branch, by its block: its open child, a priority that nothing below goes under, and how
-  // many entries all leaves below have.
+  // Of each branch, by its block: its open child, a priority that nothing below goes under, one for
+  // what is below the open child, and how many entries all leaves below have.
   #open = new Int32Array(64);
   #least = new Float64Array(64);
+  #openLeast = new Float64Array(64);
   #count = new Int32Array(64);
   #blocks = 1;
   #builtSize = 0;
@@ -92,7 +93,7 @@ export class RuleTree {
     for (;;) {
       while (node > EMPTY) {
         const nibble = node & NIBBLE;
-        if ((node & OPEN) !== 0) stack[depth++] = this.#open[node >> WAYS_SHIFT]!;
+        if ((node & OPEN) !== 0) stack[depth++] = node >> WAYS_SHIFT;
         const way = (key[nibble >> 3]! >>> (28 - 4 * (nibble & 7))) & 15;
         node = ways[((node >> WAYS_SHIFT) << 4) + way]!;
       }
@@ -100,10 +101,12 @@ export class RuleTree {
         const found = this.#pool.scan(~node, key, loopback, portless);
         best = best === NONE ? found : this.#earlier(best, found);
       }
+      let block: number;
       do {
         if (depth === 0) return best;
-        node = stack[--depth]!;
-      } while (best !== NONE && this.#isLater(node, best));
+        block = stack[--depth]!;
+      } while (best !== NONE && this.#openLeast[block]! > this.#rules.priorities[best]!);
+      node = this.#open[block]!;
     }
   }
 
@@ -184,6 +187,7 @@ export class RuleTree {
     const isOpen = this.#maskOf(slot, nibble) !== 15;
     if (isOpen && ((node & OPEN) !== 0 || this.#count[block]! > REPLICATE_MAX)) {
       const open = (node & OPEN) !== 0 ? this.#open[block]! : EMPTY;
+      if (open === EMPTY || priority < this.#openLeast[block]!) this.#openLeast[block] = priority;
       this.#setOpen(block, this.#insert(open, slot));
       after = node | OPEN;
     } else {
@@ -256,6 +260,7 @@ export class RuleTree {
     }
     const block = this.#newBlock();
     this.#least[block] = this.#rules.priorities[slots[0]!]!;
+    this.#openLeast[block] = open.length > 0 ? this.#rules.priorities[open[0]!]! : Infinity;
     this.#seen[nibble] = 1;
     this.#setOpen(block, this.#build(open, budget));
     const bits = 15 << (28 - 4 * (nibble & 7));
@@ -323,13 +328,16 @@ export class RuleTree {
   #newBlock(): number {
     if (this.#blocks === this.#open.length) {
       const size = 2 * this.#blocks;
-      const [ways, open, least, count] = [this.#ways, this.#open, this.#least, this.#count];
+      const [ways, open, count] = [this.#ways, this.#open, this.#count];
+      const [least, openLeast] = [this.#least, this.#openLeast];
       this.#ways = new Int32Array(16 * size);
       this.#ways.set(ways);
       this.#open = new Int32Array(size);
       this.#open.set(open);
       this.#least = new Float64Array(size);
       this.#least.set(least);
+      this.#openLeast = new Float64Array(size);
+      this.#openLeast.set(openLeast);
       this.#count = new Int32Array(size);
       this.#count.set(count);
     }

@@ -1,10 +1,10 @@
 import type { Family } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
+import { DueHeap } from '../base/due-heap.ts';
 import type { Clock } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import { conflictsOf } from './conflicts.ts';
-import { DueHeap } from './due-heap.ts';
 import {
   type Direction,
   describeSelector,
@@ -49,6 +49,8 @@ interface Entry {
   /** Among policies of one priority, the smaller is looked at earlier. */
   readonly serial: number;
   readonly slot: number;
+  /** See `DueHeap`. */
+  heapAt: number;
 }
 
 /**
@@ -215,8 +217,8 @@ export class Spd {
 
   /** Ends what is due, and returns when to be called again. */
   poll(nowMs: number): number {
-    for (let entry = this.#due.take(nowMs); entry !== undefined; entry = this.#due.take(nowMs)) {
-      if (!this.#isLive(entry)) continue;
+    while (this.#due.nextMs <= nowMs) {
+      const entry = this.#due.first!;
       const { policy } = entry;
       // One that ends for want of use may have been used since.
       if (endMs(policy) > nowMs) {
@@ -259,7 +261,8 @@ export class Spd {
 
   #insert(policy: Policy): void {
     const serial = ++this.#serial;
-    const entry = { policy, serial, slot: this.#indexOf(policy).add(policy, serial) };
+    const slot = this.#indexOf(policy).add(policy, serial);
+    const entry = { policy, serial, slot, heapAt: -1 };
     this.#note(entry);
     this.#changed();
     this.#warnAbout(entry);
@@ -275,7 +278,7 @@ export class Spd {
     for (const [index, group] of groups) {
       const slots = index.addAll(group);
       for (const [i, [policy, serial]] of group.entries()) {
-        this.#note({ policy, serial, slot: slots[i]! });
+        this.#note({ policy, serial, slot: slots[i]!, heapAt: -1 });
       }
     }
   }
@@ -292,6 +295,7 @@ export class Spd {
   }
 
   #forget(policy: Policy): void {
+    this.#due.delete(this.#byId.get(policy.id)!);
     this.#byId.delete(policy.id);
     this.#bySelector.delete(selectorKey(policy.direction, policy.selector));
     this.#counts[policy.direction]--;
@@ -307,7 +311,7 @@ export class Spd {
     this.#bySelector.clear();
     this.#reqids.clear();
     for (const direction of ['in', 'out', 'fwd'] as const) this.#counts[direction] = 0;
-    this.#due.keep(() => false);
+    this.#due.clear();
     this.#indexes = this.#emptyIndexes();
   }
 
@@ -322,15 +326,7 @@ export class Spd {
   }
 
   #schedule(entry: Entry): void {
-    const dueMs = endMs(entry.policy);
-    if (dueMs === Infinity) return;
-    // What was removed before its time stays in the heap until then, but not without bound.
-    if (this.#due.size > 2 * this.size + 64) this.#due.keep((one) => this.#isLive(one));
-    this.#due.add(entry, dueMs);
-  }
-
-  #isLive(entry: Entry): boolean {
-    return this.#byId.get(entry.policy.id) === entry;
+    this.#due.set(entry, endMs(entry.policy));
   }
 
   #warnAbout({ policy, slot }: Entry): void {

@@ -33,6 +33,9 @@ function run(program: readonly Instruction[], frame: Uint8Array, vlan = 0): numb
     else if (code === 0xb1) x = (load(k, 1) & 15) * 4;
     else if (code === 0x48) a = load(x + k, 2);
     else if (code === 0x40) a = load(x + k, 4);
+    else if (code === 0x50) a = load(x + k, 1);
+    else if (code === 0x64) a <<= k;
+    else if (code === 0x07) x = a;
     else if (code === 0x20 && k === 0xfffff030) a = vlan;
     else if (code === 0x28 && k === 0xfffff000) a = load(12, 2);
     else if (code === 0x20) a = load(k, 4);
@@ -145,6 +148,53 @@ describe('which addresses are redirected', () => {
     ['2001:db8::3', v6(6, '', `20010db8${'0'.repeat(23)}3`), false],
   ])('%s', (_what, frame, redirected) => {
     expect(run(program, frame) !== 0).toBe(redirected);
+  });
+});
+
+describe('what comes from hosts that no pair names', () => {
+  const pairs = compileFilter(both, options)!;
+  const other4 = { src: 'c0000202' };
+  const other6 = `20010db8${'0'.repeat(23)}3`;
+  const v6from = (next: number, upper: string) => v6(next, upper, other6);
+  test.each([
+    ['an echo request', v4(1, '08000000', other4), false],
+    ['an echo reply', v4(1, '00000000', other4), false],
+    ['a too-big', v4(1, '03040000', other4), true],
+    ['a too-big behind options', v4(1, '03040000', { ...other4, options: '01010100' }), true],
+    ['an echo behind options', v4(1, '08000000', { ...other4, options: '03040000' }), false],
+    ['an expired TTL', v4(1, '0b000000', other4), true],
+    ['the first fragment of one', v4(1, '03040000', { ...other4, frag: '2000' }), true],
+    ['the first fragment of an echo', v4(1, '08000000', { ...other4, frag: '2000' }), false],
+    ['a later fragment', v4(1, '03040000', { ...other4, frag: '2001' }), false],
+    ['UDP', v4(17, '03040000', other4), false],
+    ['an echo request of IPv6', v6from(58, '80000000'), false],
+    ['a listener report', v6from(58, '8f000000'), false],
+    ['a listener report behind options', v6from(0, '3a000502000001008f000000'), false],
+    ['a too-big of IPv6', v6from(58, '02000000'), true],
+    ['one behind options', v6from(0, '3a0001040000000002000000'), true],
+    ['one behind long options', v6from(0, `3a01${'00'.repeat(14)}02000000`), true],
+    ['one behind options for the destination', v6from(60, '3a0001040000000002000000'), true],
+    ['one behind both', v6from(0, `3c00010400000000${'3a0001040000000002000000'}`), true],
+    ['one behind a routing header', v6from(43, '3a0000000000000002000000'), true],
+    ['the first fragment of one of IPv6', v6from(44, '3a0000010000000002000000'), true],
+    ['the first fragment of an echo of IPv6', v6from(44, '3a0000010000000080000000'), false],
+    ['a later fragment of IPv6', v6from(44, '3a0000080000000002000000'), false],
+    ['a fragment of a fragment', v6from(44, '2c00000800000000'), true],
+    [
+      'a fragment of one behind options',
+      v6from(0, `2c00010400000000${'3a00'.padEnd(24, '0')}`),
+      true,
+    ],
+    ['a fragment of options', v6from(44, '3c00000100000000'), true],
+    ['a fragment of UDP', v6from(44, '110000010000000002000000'), false],
+    ['UDP behind options', v6from(0, `1100010400000000${UDP_OTHER}`), false],
+    ['TCP', v6from(6, '02000000'), false],
+  ])('%s', (_what, frame, redirected) => {
+    expect(run(pairs, frame) !== 0).toBe(redirected);
+    // Without a pair of its family nothing of it is protected.
+    const family = frame[12] === 8 ? 4 : 6;
+    const others = both.in.filter(({ source }) => source.address.family !== family);
+    expect(run(compileFilter({ ...both, in: others }, options)!, frame)).toBe(0);
   });
 });
 

@@ -79,7 +79,7 @@ describe('coming in: the SAs that were used must be those that the policy asks f
       [request({ protocol: 'ah' })],
       MISMATCH,
     ],
-    ['no requests at all', [esp], [], 'passes'],
+    ['no requests at all', [esp], [], 'in policy-empty'],
   ] as const)('%s', (_, layers, requests, verdict) => {
     expect(judged(layers, requests)).toBe(verdict);
   });
@@ -166,7 +166,12 @@ describe('levels', () => {
   test('use: without an SA the layer is left out, and asked for', () => {
     const asked: string[] = [];
     const rig = new Rig({
-      events: { acquire: (_, { protocol }, src, dst) => asked.push(told(protocol, src, dst)) },
+      events: {
+        acquire: (_, { protocol }, src, dst) => {
+          asked.push(told(protocol, src, dst));
+          return 'nobody';
+        },
+      },
     });
     rig.sad.add(sa({ spi: 0x1001, src: A, dst: B }), 'mature');
     const requests = [request({ level: 'use' }), request({ protocol: 'ah', level: 'use' })];
@@ -177,8 +182,10 @@ describe('levels', () => {
 
   test('require: no SA, no packet; the addresses of the SA are announced', () => {
     const asked: string[] = [];
-    const acquire = (_: unknown, { protocol }: Request, src: Address, dst: Address) =>
-      void asked.push(told(protocol, src, dst));
+    const acquire = (_: unknown, { protocol }: Request, src: Address, dst: Address) => {
+      asked.push(told(protocol, src, dst));
+      return 'nobody' as const;
+    };
     const rig = new Rig({ events: { acquire } });
     rig.spd.add(
       policy('out', '10.0.0.0/8', ALL, {

@@ -6,6 +6,7 @@ import { captures } from './targets/captures.ts';
 import { host } from './targets/host.ts';
 import { keyEngine } from './targets/key-engine.ts';
 import { pfkey } from './targets/pfkey.ts';
+import { pfkeySocket } from './targets/pfkey-socket.ts';
 import { policy } from './targets/policy.ts';
 import { reassembly } from './targets/reassembly.ts';
 import { setkey } from './targets/setkey.ts';
@@ -22,6 +23,7 @@ export const TARGETS: readonly Target[] = [
   reassembly,
   pfkey,
   keyEngine,
+  pfkeySocket,
   setkey,
   policy,
 ].map(withKept);

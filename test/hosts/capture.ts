@@ -3,9 +3,11 @@ import { once } from 'node:events';
 import { readFileSync, statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { addressFrom, formatAddress } from '../../src/base/address.ts';
-import { u8, u16, u32 } from '../../src/wire/bytes.ts';
+import { toHex, u8, u32 } from '../../src/wire/bytes.ts';
 import { readCapture } from '../../src/wire/capture.ts';
 import { Cursor, decode } from '../../src/wire/cursor.ts';
+import * as ipv4 from '../../src/wire/ipv4.ts';
+import * as ipv6 from '../../src/wire/ipv6.ts';
 
 const SUMMARY =
   /(\d+) packets? captured\s+(\d+) packets? received by filter\s+(\d+) packets? dropped/;
@@ -81,14 +83,14 @@ export interface Wire {
 const PORT = 4500;
 const NAMES: Readonly<Record<number, 'esp' | 'ah' | 'udp'>> = { 17: 'udp', 50: 'esp', 51: 'ah' };
 
+/** Sorts the packets of a capture file. */
 export function readWire(octets: Uint8Array): Wire {
   const packets: Protected[] = [];
   const fragments = new Map<string, number>();
   const keepalives = new Map<string, number>();
   const clear: string[] = [];
   const cursor = new Cursor();
-  // The protocol of later IPv6 fragments is in each of them, the ports of UDP only in the first.
-  const udpFragments = new Set<string>();
+  const udpDatagrams = new Set<string>();
   for (const { bytes: p, at, end } of readCapture(octets)) {
     const bad = decode(p, at, end, cursor);
     if (bad !== undefined) {
@@ -97,45 +99,62 @@ export function readWire(octets: Uint8Array): Wire {
     }
     const src = formatAddress(addressFrom(cursor.family, p, cursor.srcAt));
     const dst = formatAddress(addressFrom(cursor.family, p, cursor.dstAt));
-    const { upperAt, protocol } = cursor;
-    const isOurPort = protocol === 17 && (cursor.sport === PORT || cursor.dport === PORT);
-    const id = `${src} ${dst} ${cursor.family === 4 ? u16(p, at + 4) : cursor.fragmentHeaderAt > 0 && u32(p, cursor.fragmentHeaderAt + 4)}`;
-    if (protocol === 17 && isOurPort && cursor.moreFragments) udpFragments.add(id);
-    const isOurs =
-      protocol === 50 ||
-      protocol === 51 ||
-      isOurPort ||
-      (cursor.fragmentOffset > 0 && udpFragments.has(id));
-    if (!isOurs) {
-      if (!isDiscovery(p, cursor)) clear.push(`${src} > ${dst} protocol ${protocol}`);
+    if (!isProtected(p, cursor, `${src} ${dst}`, udpDatagrams)) {
+      if (!isDiscovery(p, cursor)) clear.push(`${src} > ${dst} protocol ${cursor.protocol}`);
       continue;
     }
     if (cursor.isFragment) fragments.set(src, (fragments.get(src) ?? 0) + 1);
     if (cursor.fragmentOffset > 0) continue;
-    const kind = NAMES[protocol]!;
-    if (kind === 'udp' && cursor.end - upperAt === 9 && u8(p, upperAt + 8) === 0xff) {
-      keepalives.set(src, (keepalives.get(src) ?? 0) + 1);
-      continue;
-    }
-    // AH: next header, length and two octets of zero come first (RFC 4302 §2).
-    const spiAt = upperAt + { esp: 0, ah: 4, udp: 8 }[kind];
-    packets.push({
-      kind,
-      src,
-      dst,
-      spi: u32(p, spiAt),
-      seq: u32(p, spiAt + 4),
-      iv: Buffer.from(p.subarray(spiAt + 8, spiAt + 16)).toString('hex'),
-      sport: cursor.sport,
-      dport: cursor.dport,
-      isFragment: cursor.isFragment,
-      hopLimit: u8(p, at + (cursor.family === 4 ? 8 : 7)),
-    });
+    if (isKeepalive(p, cursor)) keepalives.set(src, (keepalives.get(src) ?? 0) + 1);
+    else packets.push({ src, dst, ...fieldsOf(p, cursor) });
   }
   return { octets, packets, fragments, keepalives, clear };
 }
 
-/** Neighbour discovery (RFC 4861) and listener discovery (RFC 3810), which hosts do by themselves. */
+/** Of UDP only the first fragment has ports; `udpDatagrams` remembers which datagrams are ours. */
+function isProtected(
+  p: Uint8Array,
+  cursor: Cursor,
+  ends: string,
+  udpDatagrams: Set<string>,
+): boolean {
+  const { protocol, sport, dport } = cursor;
+  if (protocol !== 17) return protocol === 50 || protocol === 51;
+  const datagram = `${ends} ${fragmentId(p, cursor)}`;
+  if (cursor.fragmentOffset > 0) return udpDatagrams.has(datagram);
+  if (sport !== PORT && dport !== PORT) return false;
+  if (cursor.isFragment) udpDatagrams.add(datagram);
+  return true;
+}
+
+function fragmentId(p: Uint8Array, { family, at, fragmentHeaderAt }: Cursor): number {
+  if (family === 4) return ipv4.id(p, at);
+  return fragmentHeaderAt > 0 ? ipv6.fragmentId(p, fragmentHeaderAt) : 0;
+}
+
+/** RFC 3948 §2.3. */
+function isKeepalive(p: Uint8Array, { protocol, upperAt, end }: Cursor): boolean {
+  return protocol === 17 && end - upperAt === 9 && u8(p, upperAt + 8) === 0xff;
+}
+
+function fieldsOf(p: Uint8Array, cursor: Cursor): Omit<Protected, 'src' | 'dst'> {
+  const { family, at, upperAt, sport, dport, isFragment } = cursor;
+  const kind = NAMES[cursor.protocol]!;
+  // AH: next header, length and two octets of zero come first (RFC 4302 §2).
+  const spiAt = upperAt + { esp: 0, ah: 4, udp: 8 }[kind];
+  return {
+    kind,
+    spi: u32(p, spiAt),
+    seq: u32(p, spiAt + 4),
+    iv: toHex(p, spiAt + 8, spiAt + 16),
+    sport,
+    dport,
+    isFragment,
+    hopLimit: family === 4 ? ipv4.ttl(p, at) : ipv6.hopLimit(p, at),
+  };
+}
+
+/** Neighbour discovery (RFC 4861) and listener discovery (RFC 3810): hosts do it by themselves. */
 function isDiscovery(p: Uint8Array, { family, protocol, upperAt }: Cursor): boolean {
   if (family !== 6 || protocol !== 58) return false;
   const type = u8(p, upperAt);

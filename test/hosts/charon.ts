@@ -35,7 +35,8 @@ export class Charon {
     this.#space = space;
     this.#dir = dir;
     // Two of them on a machine would use the same files below /run.
-    const script = `mount -t tmpfs tmpfs /run && STRONGSWAN_CONF=${dir}/strongswan.conf exec ${CHARON}`;
+    const start = `STRONGSWAN_CONF=${dir}/strongswan.conf exec ${CHARON}`;
+    const script = `mount -t tmpfs tmpfs /run && ${start}`;
     this.#daemon = new Program(lab.spawn(space, 'unshare', ['--mount', 'sh', '-c', script]));
   }
 

@@ -9,7 +9,7 @@ import { controlPath } from '../../src/daemon/paths.ts';
 import type { Status } from '../../src/daemon/status.ts';
 import type { Lab, Ran } from './namespaces.ts';
 
-/** What `npm run build` makes of src/cli, seen from the sources and from what is built of this file. */
+/** What `npm run build` makes of src/cli, seen from the sources and from what is built of them. */
 const CLI = ['../../dist/src/cli/', '../../src/cli/']
   .map((path) => fileURLToPath(new URL(path, import.meta.url)))
   .find((path) => existsSync(join(path, 'testudo.js')));

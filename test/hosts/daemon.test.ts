@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
@@ -225,18 +225,20 @@ describe.skipIf(skipped)('the host as a program', () => {
 });
 
 describe('the host of a user', () => {
-  const dir = mkdtempSync(join(tmpdir(), 'testudo-user-'));
+  let dir: string;
+  beforeEach(() => {
+    dir = mkdtempSync(join(tmpdir(), 'testudo-user-'));
+  });
   afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
   test('the demo runs without privileges, and its capture can be decrypted', () => {
     const main = [TESTUDO, 'demo', '--folder', join(dir, 'demo')];
     const nobody = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups'];
-    const isRoot = process.getuid?.() === 0 && hasTool('setpriv');
-    // Where this checkout is private to root, nobody could not even read it.
-    const readable = isRoot && spawnSync(nobody[0]!, [...nobody.slice(1), 'test', '-r', TESTUDO]);
-    const command =
-      readable && readable.status === 0 ? [...nobody, process.execPath] : [process.execPath];
-    if (command.length > 1) spawnSync('chown', ['65534', dir]);
+    // Where this checkout or Node is private to root, nobody could not even read it.
+    const probe = [...nobody.slice(1), 'test', '-r', TESTUDO, '-a', '-x', process.execPath];
+    const canBeNobody = process.getuid?.() === 0 && spawnSync(nobody[0]!, probe).status === 0;
+    const command = canBeNobody ? [...nobody, process.execPath] : [process.execPath];
+    if (canBeNobody) spawnSync('chown', ['65534', dir]);
     else console.log('daemon.test.ts: the demo runs as this user');
     const { status, stdout, stderr } = spawnSync(command[0]!, [...command.slice(1), ...main], {
       encoding: 'utf8',
@@ -273,4 +275,14 @@ describe('the host of a user', () => {
     expect(lines[0]).toMatch(/^127\.0\.0\.1,10\.7\.0\.1\t\t8\t$/);
     expect(lines.at(-1)).toMatch(/^127\.0\.0\.1\tfd07::2\t\t129$/);
   }, 90_000);
+
+  test('the demo leaves a folder alone that has something else in it', () => {
+    writeFileSync(join(dir, 'letter.txt'), 'Dear');
+    const { status, stderr } = spawnSync(process.execPath, [TESTUDO, 'demo', '--folder', dir], {
+      encoding: 'utf8',
+    });
+    expect(status).toBe(1);
+    expect(stderr).toMatch(/letter\.txt/);
+    expect(readdirSync(dir)).toEqual(['letter.txt']);
+  });
 });

@@ -17,7 +17,8 @@ function example(path: string): string {
 describe('the files of the examples', () => {
   test('can be read by setkey', () => {
     const files = readdirSync(`${ROOT}examples`, { recursive: true, encoding: 'utf8' }).filter(
-      (name) => name.endsWith('.conf'),
+      // Those of OpenIKED are its own.
+      (name) => name.endsWith('.conf') && !name.startsWith('openiked'),
     );
     expect(files.length).toBeGreaterThanOrEqual(6);
     for (const file of files) {

@@ -48,10 +48,9 @@ describe.skipIf(skipped)('a port that is shared with a program', () => {
     lab.close();
   });
 
-  function bind(order: 'before' | 'after'): Program {
-    const exec = [TESTUDO, 'exec', '--socket', host.socket, '--'];
-    const args = [...exec, 'python3', PROGRAM, 'encapsulate', '4500', order];
-    const program = new Program(lab.spawn(a, process.execPath, args));
+  function run(...args: readonly string[]): Program {
+    const exec = [TESTUDO, 'exec', '--socket', host.socket, '--', 'python3', PROGRAM];
+    const program = new Program(lab.spawn(a, process.execPath, [...exec, ...args]));
     programs.push(program);
     return program;
   }
@@ -72,7 +71,7 @@ describe.skipIf(skipped)('a port that is shared with a program', () => {
   test.each(['after', 'before'] as const)(
     'ESP is ours and IKE the program’s; UDP_ENCAP is set %s bind',
     async (order) => {
-      const program = bind(order);
+      const program = run('encapsulate', '4500', order);
       await program.says();
       expect(ping()).toBe(2);
       const opened = await host.count('ESP opened');
@@ -95,4 +94,17 @@ describe.skipIf(skipped)('a port that is shared with a program', () => {
       expect(await host.dropped('in', 'no-sa-for-spi')).toBeGreaterThan(0);
     },
   );
+
+  test('IKE’s own sockets are marked, so that nothing is diverted that they send', async () => {
+    const program = run('options');
+    await program.end();
+    const mark = 0x7557;
+    expect(program.said[0]).toMatchObject({
+      bypass: [null, mark],
+      six: [null, mark],
+      entrust: [null, 0],
+      ipsec: 'EOPNOTSUPP',
+      encap: null,
+    });
+  });
 });

@@ -110,7 +110,10 @@ export class UserHost {
     const host = new UserHost();
     const program = new Program(host.child);
     while (!program.stdout.includes('ready')) {
-      if (host.child.exitCode !== null) throw new Error(program.stderr);
+      if (host.child.exitCode !== null) {
+        await host.close();
+        throw new Error(program.stderr);
+      }
       await Promise.race([once(host.child.stdout!, 'data'), once(host.child, 'close')]);
     }
     return host;

@@ -149,6 +149,10 @@ describe.skipIf(skipped)('testudo exec', () => {
     expect(await program.says()).toEqual({ again: true });
   });
 
+  test('strangers who say nothing keep nobody out', async () => {
+    expect(await host.ask(['strangers', '200'])).toEqual({ opened: true, turnedAway: true });
+  });
+
   test('nobody gets in without a credential', async () => {
     const shown = host.role(['stay']);
     await shown.says();
@@ -177,6 +181,9 @@ describe.skipIf(skipped)('testudo exec', () => {
       return program.stderr;
     };
     expect(await complaint('no-such-program')).toContain('there is no program "no-such-program"');
+    const spaced = join(host.dir, 'a library.so');
+    writeFileSync(spaced, '');
+    expect(await complaint('--library', spaced, 'true')).toContain('cannot be preloaded');
     expect(await complaint('--library', '/nowhere.so', 'true')).toContain(
       'there is no /nowhere.so',
     );

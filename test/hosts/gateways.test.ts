@@ -16,7 +16,7 @@ const RIGHT_HOST = { 4: '10.2.0.2', 6: 'fd02::2' } as const;
 
 type Family = 4 | 6;
 
-/** `outer[4]` is the family of the tunnel that carries IPv4, `outer[6]` of the one that carries IPv6. */
+/** The families of the tunnels that carry IPv4 and IPv6. */
 interface Outer {
   readonly 4: Family;
   readonly 6: Family;
@@ -88,7 +88,7 @@ describe.skipIf(skipped)('two networks behind two gateways', () => {
     ]);
   }
 
-  /** Routers do not fragment IPv6: the first large packets in each direction are lost to learn from. */
+  /** Routers do not fragment IPv6: the first large packets each way are lost to learn from. */
   function learnPathMtu(to: string): void {
     lab.ping(left, to, { count: 5, size: 3000, waitS: 0.2 });
   }
@@ -150,7 +150,7 @@ describe.skipIf(skipped)('two networks behind two gateways', () => {
       for (const inner of [4, 6] as const) {
         const to = RIGHT_HOST[inner];
         const capture = await lab.capture(gwLeft, 'w0');
-        // An IPv6 datagram that was put together for its ports would be too large for the next wire.
+        // An IPv6 datagram that was put together for its ports is too large for the next wire.
         const large = inner === 4 ? 8000 : 1200;
         const datagrams = await udp(lab, left, right, to, 20, [64, large]);
         expect(datagrams).toEqual({ sent: 20, lost: 0, received: 20, wrong: 0 });

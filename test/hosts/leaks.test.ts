@@ -74,6 +74,33 @@ describe.skipIf(skipped)('nothing leaks', () => {
     expect(answers(a, B)).toBe(4);
   });
 
+  test('new keys come by reloads of both ends, without a gap', async () => {
+    const next = SAS.replaceAll(/ 0x10(0\d) /g, ' 0x20$1 ').replaceAll('c0ffee', 'c0ffe1');
+    const hosts = await both();
+    const names = ['a', 'b'] as const;
+    const listener = await serve(lab, b, 'udp-listen', '5003');
+    const capture = await lab.capture(a, 'w0');
+    const floods = await flood();
+    const reload = async (sas: string, order: readonly (0 | 1)[], times: number) => {
+      for (const i of order) {
+        hosts[i].reload(`flush; spdflush;\n${sas}\n${policies(names[i])}`);
+        await hosts[i].says('read again', times);
+      }
+      const heard = listener.lines.length;
+      await expect.poll(() => listener.lines.length, { timeout: 5000 }).toBeGreaterThan(heard + 50);
+    };
+    // The receiver knows the new ones first, and forgets the old ones last.
+    await reload(`${SAS}\n${next}`, [1, 0], 1);
+    await reload(next, [0, 1], 2);
+    await Promise.all(floods.map(stop));
+    const wire = await capture.stop();
+    expect(wire.clear).toEqual([]);
+    const spis = wire.packets.filter(({ dst }) => dst === B.v4).map(({ spi }) => spi);
+    expect(spis).toEqual(spis.toSorted((one, other) => one - other));
+    expect(new Set(spis)).toEqual(new Set([0x1001, 0x2001]));
+    for (const host of hosts) expect((await host.status()).drops).toEqual([]);
+  });
+
   test('a reload of a file with mistakes changes nothing', async () => {
     const [host] = await both();
     const look = () => {

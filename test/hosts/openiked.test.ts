@@ -14,6 +14,9 @@ const skipped = announceSkip('openiked.test.ts', whyNoHosts('iked', 'openssl') ?
 const A: Place = { wire: '10.97.0.1', net: '10.98.1.0/24', inner: '10.98.1.1', id: 'a.example' };
 const B: Place = { wire: '10.97.0.2', net: '10.98.2.0/24', inner: '10.98.2.1', id: 'b.example' };
 
+const A6: Place = { wire: 'fd97::1', net: 'fd98:1::/64', inner: 'fd98:1::1', id: 'a.example' };
+const B6: Place = { wire: 'fd97::2', net: 'fd98:2::/64', inner: 'fd98:2::1', id: 'b.example' };
+
 describe.skipIf(skipped)('OpenIKED', () => {
   let lab: Lab;
   let spaces: [string, string];
@@ -24,13 +27,14 @@ describe.skipIf(skipped)('OpenIKED', () => {
     spaces = [lab.space('a'), lab.space('b')];
     const [a, b] = spaces;
     lab.wire(
-      { space: a, device: 'w0', addresses: [`${A.wire}/24`] },
-      { space: b, device: 'w0', addresses: [`${B.wire}/24`] },
+      { space: a, device: 'w0', addresses: [`${A.wire}/24`, `${A6.wire}/64`] },
+      { space: b, device: 'w0', addresses: [`${B.wire}/24`, `${B6.wire}/64`] },
     );
-    lab.sh(a, `ip addr add ${A.inner}/32 dev lo`);
-    lab.sh(b, `ip addr add ${B.inner}/32 dev lo`);
+    lab.sh(a, `ip addr add ${A.inner}/32 dev lo; ip addr add ${A6.inner}/128 dev lo`);
+    lab.sh(b, `ip addr add ${B.inner}/32 dev lo; ip addr add ${B6.inner}/128 dev lo`);
     // So that no test begins with a search for the neighbour.
     lab.ping(a, B.wire);
+    lab.ping(a, B6.wire);
     ends = [];
   });
   afterEach(async () => {
@@ -53,36 +57,39 @@ describe.skipIf(skipped)('OpenIKED', () => {
     [a, b]: readonly [IkedHost, IkedHost],
     options: Partial<IkedOptions> = {},
     etc = new Map<string, string>(),
+    places = [A, B],
   ): Promise<void> {
+    const [mine, peer] = places as [Place, Place];
     const of = (id: string, mode: 'active' | 'passive'): IkedOptions => {
       const folder = etc.get(id);
       return { mode, ...options, ...(folder === undefined ? {} : { etc: folder }) };
     };
-    await b.run(B, A, { ...of(B.id, 'passive'), mode: 'passive' });
-    await a.run(A, B, of(A.id, 'active'));
+    await b.run(peer, mine, { ...of(peer.id, 'passive'), mode: 'passive' });
+    await a.run(mine, peer, of(mine.id, 'active'));
   }
 
-  const ping = (size = 56) => lab.ping(spaces[0], B.inner, { size, pattern: PATTERN, count: 3 });
+  const ping = (size = 56, to = B) =>
+    lab.ping(spaces[0], to.inner, { size, pattern: PATTERN, count: 3 });
 
   /** Nothing but IKE and ESP between the two, and nothing readable in it. */
-  function expectProtected(wire: Wire, kind: 'esp' | 'udp'): void {
-    const ike = [`${A.wire} > ${B.wire} protocol 17`, `${B.wire} > ${A.wire} protocol 17`];
+  function expectProtected(wire: Wire, kind: 'esp' | 'udp', [a, b] = [A, B]): void {
+    const ike = [`${a!.wire} > ${b!.wire} protocol 17`, `${b!.wire} > ${a!.wire} protocol 17`];
     expect(wire.clear.filter((line) => !ike.includes(line))).toEqual([]);
     expect(occurrences(wire, MARKER)).toBe(0);
     const esp = wire.packets.filter(({ spi }) => spi !== 0);
     expect(new Set(esp.map((packet) => packet.kind))).toEqual(new Set([kind]));
-    expect(new Set(esp.map(({ src }) => src))).toEqual(new Set([A.wire, B.wire]));
+    expect(new Set(esp.map(({ src }) => src))).toEqual(new Set([a!.wire, b!.wire]));
   }
 
-  async function expectTraffic(kind: 'esp' | 'udp'): Promise<void> {
+  async function expectTraffic(kind: 'esp' | 'udp', [a, b] = [A, B]): Promise<void> {
     const capture = await lab.capture(spaces[0], 'w0');
-    expect(ping()).toBe(3);
-    expect(ping(4000)).toBe(3);
-    const { sent, received } = await tcp(lab, spaces[0], spaces[1], B.inner, 1 << 20);
+    expect(ping(56, b)).toBe(3);
+    expect(ping(4000, b)).toBe(3);
+    const { sent, received } = await tcp(lab, spaces[0], spaces[1], b!.inner, 1 << 20);
     expect(received).toBe(sent);
-    const back = await udp(lab, spaces[1], spaces[0], A.inner, 200, [20, 1000, 3000]);
+    const back = await udp(lab, spaces[1], spaces[0], a!.inner, 200, [20, 1000, 3000]);
     expect(back).toMatchObject({ sent: 200, lost: 0, received: 200, wrong: 0 });
-    expectProtected(await capture.stop(), kind);
+    expectProtected(await capture.stop(), kind, [a!, b!]);
   }
 
   test('with a shared key: ping, TCP and UDP, protected; ended in order', async () => {
@@ -120,6 +127,18 @@ describe.skipIf(skipped)('OpenIKED', () => {
     await Promise.all(both.map((end) => end.hasSas(2)));
     await expectTraffic('udp');
     // IKE still gets through, on the same port, in both directions.
+    both[1].control(`reset id FQDN/${A.id}`);
+    await Promise.all(both.map((end) => end.hasSas(0)));
+  });
+
+  test.each([
+    ['ESP', 'esp', []],
+    ['ESP in UDP', 'udp', ['-t']],
+  ] as const)('over IPv6: %s', async (_name, kind, args) => {
+    const both = await hosts();
+    await run(both, { args }, undefined, [A6, B6]);
+    await Promise.all(both.map((end) => end.hasSas(2)));
+    await expectTraffic(kind, [A6, B6]);
     both[1].control(`reset id FQDN/${A.id}`);
     await Promise.all(both.map((end) => end.hasSas(0)));
   });

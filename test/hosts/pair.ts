@@ -1,6 +1,6 @@
 import { Lab } from './namespaces.ts';
 
-/** Two namespaces on one wire, and setkey files for hosts in them: ESP in transport mode for both families. */
+/** Two namespaces on one wire, and setkey files for hosts in them: ESP in transport mode. */
 export const A = { v4: '10.9.0.1', v6: 'fd09::1' } as const;
 export const B = { v4: '10.9.0.2', v6: 'fd09::2' } as const;
 
@@ -31,7 +31,7 @@ const KEYS = {
   4100: '2b7e151628aed2a6abf7158809cf4f3cc0ffee04',
 } as const;
 
-/** The SAs of both families and directions; those with reqid 5 are for policies that ask for them. */
+/** The SAs of both families and directions. */
 export const SAS = [
   `add ${A.v4} ${B.v4} esp 0x1001 -m transport -r 64 -E aes-gcm-16 0x${KEYS[0x1001]};`,
   `add ${B.v4} ${A.v4} esp 0x1002 -m transport -r 64 -E aes-gcm-16 0x${KEYS[0x1002]};`,

@@ -346,6 +346,18 @@ def background():
     say(again=again)
 
 
+def strangers(count):
+    """Connections that never say who they are, before one that does."""
+    name = b"\0" + os.environ["TESTUDO_EXEC"].split(":")[0].encode()
+    silent = []
+    for _ in range(int(count)):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        s.connect(name)
+        silent.append(s)
+    opened = bool(ask(pfkey(), message(REGISTER)))
+    say(opened=opened, turnedAway=silent[0].recv(1) == b"")
+
+
 def open_one():
     say(opened=attempt(lambda: bool(pfkey())))
 

@@ -4,8 +4,8 @@ import { connect, createServer } from 'node:net';
 
 /**
  * Programs that know nothing of IPsec: they send numbered blocks, each with a text that is looked
- * for on the wire, and hash what they sent and received. Each prints one JSON object at its end, and
- * servers a line "ready" at their start.
+ * for on the wire, and hash what they sent and received. Each prints one JSON object at its end,
+ * and servers a line "ready" at their start.
  *
  *     node traffic.js tcp-sink PORT | tcp-source ADDRESS PORT OCTETS
  *     node traffic.js udp-sink PORT COUNT | udp-source ADDRESS PORT COUNT SIZE,SIZE,...
@@ -117,7 +117,7 @@ function udpSink(port: string, count: string): void {
   socket.bind(Number(port), '::', () => process.stdout.write('ready\n'));
 }
 
-/** One at a time: the next goes when the last was answered, so that nothing is lost for lack of room. */
+/** One at a time, so that nothing is lost for lack of room: the next when the last was answered. */
 function udpSource(address: string, port: string, count: string, sizes: string): void {
   const socket = createSocket({ type: address.includes(':') ? 'udp6' : 'udp4' });
   const lengths = sizes.split(',').map(Number);
@@ -168,8 +168,8 @@ function udpListen(port: string): void {
 }
 
 /**
- * What a NAT does to UDP, for one client: its datagrams go on from another port, and what comes back
- * there goes to where it was last heard.
+ * What a NAT does to UDP, for one client: its datagrams go on from another port, and what comes
+ * back there goes to where it was last heard.
  */
 function udpRelay(
   address: string,

@@ -79,7 +79,7 @@ export function differencesFromLinux(commands: readonly Recorded[]): {
 
 type Pair = readonly [mine: Message | undefined, linux: Message | undefined];
 
-/** A host that allows what Linux allows; returns how to ask it: the octets of a message, answers. */
+/** A host that allows what Linux allows: octets of a message in, its answers out. */
 function newHost(): {
   readonly ask: (octets: Uint8Array) => Message[];
   readonly wait: (seconds: number) => void;

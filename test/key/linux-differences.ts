@@ -109,7 +109,7 @@ export const DIFFERENCE_ROWS: readonly DifferenceRow[] = [
     name: 'IPComp',
     linux: 'SAs and policies with IPComp work.',
     here: 'EPROTONOSUPPORT.',
-    why: 'It is not built. RFC 8221 §1 calls it rarely used.',
+    why: 'It is not built.',
     isIt: errno('EPROTONOSUPPORT', '0', 'ENOSYS'),
   },
   {

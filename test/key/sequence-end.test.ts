@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import { extension } from '../../src/wire/pfkey-message.ts';
 import { A, B, dst, key, rig, sa, src } from './rig.ts';
 
-/** RFC 4303 §3.3.3: sequence numbers never wrap, so key exchange has to hear of their end in time. */
+/** RFC 4303 §3.3.3: sequence numbers never wrap, so key exchange has to hear of it in time. */
 
 const ENDS = [src(A), dst(B)] as const;
 /** 80 % of 2^32 - 1. */

@@ -102,7 +102,7 @@ export class Node {
       settings: defaultSettings(),
       events: {
         acquire: (policy, request, src, dst, trigger) =>
-          void this.engine.acquire(policy, request, src, dst, trigger),
+          this.engine.acquire(policy, request, src, dst, trigger),
         natMapping: (sa, from, to) => this.engine.natMapping(sa, from, to),
       },
       transmit: (packets, count) => packets.slice(0, count).forEach(transmit),

@@ -4,7 +4,7 @@ import type { Link } from '../link.ts';
 import { checkDeviceName } from './device.ts';
 import { type Diversion, NO_DIVERSION } from './diversion.ts';
 import { families, setReversePathFilter } from './network.ts';
-import { openRaw, type RawLink } from './raw.ts';
+import { openErrors, openRaw, type RawLink } from './raw.ts';
 import { applyRoutes, flushRoutes, type RouteContext } from './routes.ts';
 import { addRule, removeRule } from './rule.ts';
 import { run } from './tools.ts';
@@ -54,6 +54,8 @@ export interface Attachment {
    * here.
    */
   readonly inspect: Link;
+  /** Copies of the ICMP errors that the kernel gets from the wire. */
+  readonly errors: Link;
   /** The smallest MTU of the guarded devices, in octets. */
   readonly wireMtu: number;
   /**
@@ -151,6 +153,7 @@ class Attached implements Attachment {
   readonly #wires: Wires;
   #raw: RawLink | undefined;
   #udp: UdpEncap | undefined;
+  #errors: RawLink | undefined;
   #local: TunLink | undefined;
   #inspect: TunLink | undefined;
   #wire: RefusingLink | undefined;
@@ -182,6 +185,10 @@ class Attached implements Attachment {
     return this.#inspect!;
   }
 
+  get errors(): Link {
+    return this.#errors!;
+  }
+
   get wireMtu(): number {
     return this.#wires.mtu ?? 1500;
   }
@@ -192,6 +199,7 @@ class Attached implements Attachment {
     this.#wires.find();
     // Also when nothing is read from them: without a socket the kernel would answer what arrives.
     this.#raw = openRaw({ mark, families: all, protocols: [50, 51] });
+    this.#errors = openErrors({ mark, families: all });
     if (encapPort !== undefined) this.#udp = openUdpEncap({ port: encapPort, mark, families: all });
     this.#wire = mergeWire(this.#raw, this.#udp, rawIp);
     this.#local = openTun({ name: tun, mtu: this.#currentMtu() });
@@ -269,6 +277,7 @@ class Attached implements Attachment {
     this.#inspect?.close();
     this.#local?.close();
     this.#udp?.close();
+    this.#errors?.close();
     this.#raw?.close();
   }
 

@@ -1,7 +1,9 @@
 import type { Family } from '../../base/address.ts';
 import * as bytes from '../../wire/bytes.ts';
+import * as icmp from '../../wire/icmp.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import type { Packet, PacketSink } from '../../wire/packet.ts';
+import { PROTO } from '../../wire/protocol.ts';
 import type { Link } from '../link.ts';
 import { Refusals } from '../refusals.ts';
 import {
@@ -61,8 +63,36 @@ const TELL_HEADERS = [
  * throws an Error that says what failed.
  */
 export function openRaw(options: RawOptions): RawLink {
-  return new Raw(libc('raw IP'), options);
+  return new Raw(libc('raw IP'), options, options.families);
 }
+
+/**
+ * Copies of the ICMP errors that come in, which the kernel deals with as well: those that say what
+ * became of packets (RFC 792, RFC 4443 §3), not redirects. What is sent is refused.
+ */
+export function openErrors(options: Pick<RawOptions, 'mark' | 'families'>): RawLink {
+  const protocols = [PROTO.ICMP, PROTO.ICMPV6];
+  // They are small, and what is more than this is somebody who plays.
+  return new Raw(libc('raw ICMP'), { ...options, protocols, bufferLen: 256 << 10 }, []);
+}
+
+const ERROR_TYPES: Readonly<
+  Record<number, { readonly family: Family; readonly types: readonly number[] }>
+> = {
+  [PROTO.ICMP]: {
+    family: 4,
+    types: [icmp.TYPE4.UNREACHABLE, icmp.TYPE4.TIME_EXCEEDED, icmp.TYPE4.PARAMETER_PROBLEM],
+  },
+  [PROTO.ICMPV6]: {
+    family: 6,
+    types: [
+      icmp.TYPE6.UNREACHABLE,
+      icmp.TYPE6.TOO_BIG,
+      icmp.TYPE6.TIME_EXCEEDED,
+      icmp.TYPE6.PARAMETER_PROBLEM,
+    ],
+  },
+};
 
 class Raw implements RawLink {
   readonly name = 'raw';
@@ -71,7 +101,7 @@ class Raw implements RawLink {
   readonly #sender: RawSender;
   readonly #control = new Control();
 
-  constructor(c: Libc, options: RawOptions) {
+  constructor(c: Libc, options: RawOptions, sendFamilies: readonly Family[]) {
     this.#receiver = new Receiver(c, this.#refusals, CONTROL_LEN);
     this.#sender = new RawSender(c, this.#refusals);
     try {
@@ -79,11 +109,12 @@ class Raw implements RawLink {
       // which would be protected and answered in turn.
       for (const family of options.families) {
         for (const protocol of options.protocols) {
+          if ((ERROR_TYPES[protocol]?.family ?? family) !== family) continue;
           const fd = open(c, options, family, protocol, family === 6 ? TELL_HEADERS : []);
           this.#receiver.add(fd, family === 4 ? whole : this.#rebuild6(protocol));
         }
       }
-      for (const family of options.families) {
+      for (const family of sendFamilies) {
         this.#sender.add(family, open(c, options, family, IPPROTO_RAW, []));
       }
     } catch (error) {
@@ -149,6 +180,7 @@ function open(
     device: options.device,
     bufferLen: options.bufferLen ?? 8 << 20,
     on,
+    icmpTypes: ERROR_TYPES[protocol]?.types,
   });
 }
 

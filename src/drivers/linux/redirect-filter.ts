@@ -1,5 +1,6 @@
 import type { Family, Prefix } from '../../base/address.ts';
 import * as bytes from '../../wire/bytes.ts';
+import * as icmp from '../../wire/icmp.ts';
 import * as ipv4 from '../../wire/ipv4.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import { PROTO } from '../../wire/protocol.ts';
@@ -50,6 +51,9 @@ const LD_H = 0x28;
 const LD_B = 0x30;
 const LD_W_INDEXED = 0x40;
 const LD_H_INDEXED = 0x48;
+const LD_B_INDEXED = 0x50;
+const SHIFT_LEFT = 0x64;
+const A_TO_X = 0x07;
 const LDX_IP_HEADER_LEN = 0xb1;
 const AND = 0x54;
 const JUMP = 0x05;
@@ -71,6 +75,8 @@ const PASS = op(RET, 0);
  */
 const LINK_MIN = 130;
 const LINK_MAX = 137;
+/** RFC 4443 §2.1: below this, an ICMPv6 message is an error. */
+const ERROR_END = 128;
 
 /** The program for a diversion, or undefined if nothing is to be redirected. */
 export function compileFilter(
@@ -91,8 +97,21 @@ export function bytecode(program: readonly Instruction[]): string {
 }
 
 function assemble(pairs: readonly InDiversion[] | undefined, options: FilterOptions) {
-  const v4 = [...exceptions4(options), ...shared4(options), ...matches(4, pairs, options)];
-  const v6 = [...exceptions6(options), ...shared6(options), ...matches(6, pairs, options)];
+  const [errors4, errors6] = pairs
+    ? [errorsOf(4, pairs, options), errorsOf(6, pairs, options)]
+    : [[], []];
+  const v4 = [
+    ...exceptions4(options),
+    ...shared4(options),
+    ...errors4,
+    ...matches(4, pairs, options),
+  ];
+  const v6 = [
+    ...exceptions6(options),
+    ...shared6(options),
+    ...errors6,
+    ...matches(6, pairs, options),
+  ];
   return [
     // A tagged packet belongs to the VLAN's own device, which is a wire of its own.
     op(LD_W, KNOWN_VLAN_PRESENT),
@@ -216,6 +235,76 @@ function sharedTests(
     return jump(JEQ, port, left, left === 0 ? marker.length : 0);
   });
   return [half(UDP_DPORT_AT), ...tests, ...marker];
+}
+
+/**
+ * ICMP errors from anybody: the kernel would believe them about a protected flow, and only the
+ * engine knows which flows are.
+ */
+function errorsOf(
+  family: Family,
+  pairs: readonly InDiversion[],
+  { linkHeaderLen }: FilterOptions,
+): Instruction[] {
+  if (!pairs.some(({ source }) => source.address.family === family)) return [];
+  return family === 4 ? errors4(linkHeaderLen) : errors6(linkHeaderLen + ipv6.HEADER_LEN);
+}
+
+/**
+ * All but echoes. Of fragments it is the first that says what it is. Nobody cuts errors up, and one
+ * that is loses its first fragment this way, so the kernel never has it whole.
+ */
+function errors4(ipAt: number): Instruction[] {
+  return [
+    op(LD_B, ipAt + ipv4.PROTOCOL_AT),
+    jump(JEQ, PROTO.ICMP, 0, 7),
+    op(LD_H, ipAt + ipv4.FRAGMENT_AT),
+    jump(JSET, 0x1fff, 5, 0),
+    op(LDX_IP_HEADER_LEN, ipAt),
+    op(LD_B_INDEXED, ipAt),
+    jump(JEQ, icmp.TYPE4.ECHO, 2, 0),
+    jump(JEQ, icmp.TYPE4.ECHO_REPLY, 1, 0),
+    REDIRECT,
+  ];
+}
+
+/**
+ * The same, behind hop-by-hop options too, where listener reports are. What has other extension
+ * headers in front is rare, and is redirected whatever it is.
+ */
+function errors6(upperAt: number): Instruction[] {
+  return [
+    op(LD_B, upperAt - ipv6.HEADER_LEN + ipv6.NEXT_HEADER_AT),
+    jump(JEQ, PROTO.ROUTING, 25, 0),
+    jump(JEQ, PROTO.DSTOPTS, 24, 0),
+    jump(JEQ, PROTO.ICMPV6, 21, 0),
+    jump(JEQ, PROTO.FRAGMENT, 11, 0),
+    jump(JEQ, PROTO.HOPOPTS, 0, 22),
+    // Hop-by-hop options, of any length.
+    op(LD_B, upperAt),
+    jump(JEQ, PROTO.FRAGMENT, 19, 0),
+    jump(JEQ, PROTO.ROUTING, 18, 0),
+    jump(JEQ, PROTO.DSTOPTS, 17, 0),
+    jump(JEQ, PROTO.ICMPV6, 0, 17),
+    op(LD_B, upperAt + 1),
+    op(SHIFT_LEFT, 3),
+    op(A_TO_X, 0),
+    op(LD_B_INDEXED, upperAt + 8),
+    op(JUMP, 10),
+    // A fragment: the first has the type.
+    op(LD_B, upperAt),
+    jump(JEQ, PROTO.DSTOPTS, 9, 0),
+    jump(JEQ, PROTO.ROUTING, 8, 0),
+    jump(JEQ, PROTO.FRAGMENT, 7, 0),
+    jump(JEQ, PROTO.ICMPV6, 0, 7),
+    op(LD_H, upperAt + 2),
+    jump(JSET, 0xfff8, 5, 0),
+    op(LD_B, upperAt + ipv6.FRAGMENT_HEADER_LEN),
+    op(JUMP, 1),
+    op(LD_B, upperAt),
+    jump(JGE, ERROR_END, 1, 0),
+    REDIRECT,
+  ];
 }
 
 /** What is left: all of it, or the pairs of this family. */

@@ -73,8 +73,8 @@ export function flushRoutes(table: number, family: Family): void {
 
 /**
  * Not the usual scope of a route without a gateway, "link": when somebody adds a route by a gateway
- * that is diverted, and names no device, the kernel looks the gateway up among routes of that scope,
- * would find ours, and send what we have protected back to us.
+ * that is diverted, and names no device, the kernel looks the gateway up among routes of that
+ * scope, would find ours, and send what we have protected back to us.
  */
 const TUN_SCOPE = ' scope global';
 

@@ -8,6 +8,13 @@ const SO_BINDTODEVICE = 25;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const SO_MARK = 36;
+/**
+ * For the kernel an ICMP error about ESP is a hint about the path, whatever SPI it quotes. The
+ * engine knows better, so our sockets neither give such hints nor follow them.
+ */
+const PMTUDISC_INTERFACE = 4;
+const MTU_DISCOVER = { 4: [IPPROTO_IP, 10], 6: [IPPROTO_IPV6, 23] } as const;
+const ICMP_FILTER = { 4: [255, 1], 6: [58, 1] } as const;
 
 export interface SocketOptions {
   readonly family: 4 | 6;
@@ -23,6 +30,8 @@ export interface SocketOptions {
   readonly bufferLen: number;
   /** Socket options to switch on: pairs of level and name. */
   readonly on?: readonly (readonly [number, number])[];
+  /** Protocol 1 or 58: the ICMP types to receive; all if not given. */
+  readonly icmpTypes?: readonly number[] | undefined;
 }
 
 /**
@@ -37,7 +46,10 @@ export function openSocket(c: Libc, what: string, options: SocketOptions): numbe
     setOption(c, fd, SOL_SOCKET, SO_MARK, options.mark, what);
     setOption(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, options.bufferLen, what);
     setOption(c, fd, SOL_SOCKET, SO_SNDBUFFORCE, options.bufferLen, what);
+    const [level, name] = MTU_DISCOVER[options.family];
+    setOption(c, fd, level, name, PMTUDISC_INTERFACE, what);
     for (const [level, name] of options.on ?? []) setOption(c, fd, level, name, 1, what);
+    if (options.icmpTypes !== undefined) onlyTypes(c, fd, options.family, options.icmpTypes, what);
     if (options.device !== undefined) bindToDevice(c, fd, options.device, what);
     return fd;
   } catch (error) {
@@ -58,6 +70,23 @@ function setOption(
     block.view.setInt32(0, value, true);
     if (c.setsockopt(fd, level, option, block.base, 4) < 0) {
       throw failure(c, `${what}: socket option ${level}/${option}`);
+    }
+  });
+}
+
+/** A bit of the filter says that a type is kept out: 32 of ICMP, 256 of ICMPv6. */
+function onlyTypes(c: Libc, fd: number, family: 4 | 6, types: readonly number[], what: string) {
+  const [level, option] = ICMP_FILTER[family];
+  const len = family === 4 ? 4 : 32;
+  withBlock(c, 64, (block) => {
+    block.bytes.fill(0xff, 0, len);
+    for (const type of types) {
+      const wordAt = 4 * (type >> 5);
+      const word = block.view.getUint32(wordAt, true) & ~(1 << (type & 31));
+      block.view.setUint32(wordAt, word >>> 0, true);
+    }
+    if (c.setsockopt(fd, level, option, block.base, len) < 0) {
+      throw failure(c, `${what}: filter of ICMP types`);
     }
   });
 }

@@ -92,7 +92,7 @@ function givenSas(): SaOptions[] {
 
 /** A host with all the SAs, in both directions. */
 function rig(): Rig {
-  const all = new Rig({ buffers: BUFFERS, mtu: 600, events: { acquire: () => {} } });
+  const all = new Rig({ buffers: BUFFERS, mtu: 600, events: { acquire: () => 'asked' } });
   for (const given of givenSas()) {
     const back = { ...given, spi: given.spi + 0x10_000, src: given.dst, dst: given.src };
     all.sad.add(sa(given), 'mature');

@@ -23,7 +23,9 @@ export interface KernelPeer {
   readonly release: string;
   /** Which protocols went over the wire from or to an address of ours. */
   seen(ours: string): readonly number[];
-  /** Copies of the newest whole packets that went over the wire from, and to, an address of ours. */
+  /**
+   * Copies of the newest whole packets that went over the wire from, and to, an address of ours.
+   */
   newest(ours: string): Newest;
   /** Puts a packet on the wire as it is. */
   inject(packet: Uint8Array): void;

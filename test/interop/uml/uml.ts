@@ -25,7 +25,8 @@ export interface UmlOptions {
    * machine.
    */
   readonly script: string;
-  readonly nic: Nic;
+  /** None, if it is not given. */
+  readonly nic?: Nic;
   /** Put into the guest's /share before it boots: name to contents. */
   readonly files: Readonly<Record<string, string>>;
 }
@@ -62,7 +63,7 @@ export function bootUml(options: UmlOptions): Uml {
   const share = mkdtempSync(join(tmpdir(), 'testudo-uml-'));
   for (const [name, text] of Object.entries(options.files)) writeFileSync(join(share, name), text);
   const { nic } = options;
-  const transport = [
+  const transport = nic && [
     'vec0:transport=l2tpv3,udp=1,src=127.0.0.1,dst=127.0.0.1',
     `srcport=${nic.kernelPort},dstport=${nic.ourPort}`,
     `rx_session=${nic.toKernel},tx_session=${nic.fromKernel},mac=${nic.mac}`,
@@ -74,7 +75,7 @@ export function bootUml(options: UmlOptions): Uml {
       ...['con=null', 'con0=null,fd:1', 'loglevel=2', `uml_dir=${share}/`],
       ...[`init=${here('init.sh')}`, `UML_FOLDER=${cacheFolder()}`],
       ...[`UML_SHARE=${share}`, `UML_SCRIPT=${options.script}`],
-      transport.join(','),
+      ...(transport ? [transport.join(',')] : []),
     ],
     // A process group of its own: the guest's processes are processes of this machine, too.
     { detached: true, stdio: ['ignore', 'pipe', 'pipe'] },

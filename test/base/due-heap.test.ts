@@ -1,11 +1,9 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { DueHeap } from '../../src/sad/due-heap.ts';
-import type { Sa } from '../../src/sad/sa.ts';
+import { type Due, DueHeap } from '../../src/base/due-heap.ts';
 
-/** All that the heap knows of an SA. */
-function things(count: number): Sa[] {
-  return Array.from({ length: count }, () => ({ heapAt: -1 }) as Sa);
+function things(count: number): Due[] {
+  return Array.from({ length: count }, () => ({ heapAt: -1 }));
 }
 
 const COUNT = 24;
@@ -16,14 +14,14 @@ test('gives the earliest, as a search through all does, whatever is set, changed
   fc.assert(
     fc.property(fc.array(operation, { maxLength: 120 }), (operations) => {
       const all = things(COUNT);
-      const heap = new DueHeap();
-      const dues = new Map<Sa, number>();
+      const heap = new DueHeap<Due>();
+      const dues = new Map<Due, number>();
       for (const { at, due: dueMs, drop } of operations) {
-        const sa = all[at]!;
-        if (drop) heap.delete(sa);
-        else heap.set(sa, dueMs);
-        if (drop || dueMs === Infinity) dues.delete(sa);
-        else dues.set(sa, dueMs);
+        const item = all[at]!;
+        if (drop) heap.delete(item);
+        else heap.set(item, dueMs);
+        if (drop || dueMs === Infinity) dues.delete(item);
+        else dues.set(item, dueMs);
         expect(heap.nextMs).toBe(Math.min(Infinity, ...dues.values()));
         if (dues.size > 0) expect(dues.get(heap.first!)).toBe(heap.nextMs);
         else expect(heap.first).toBeUndefined();
@@ -34,7 +32,7 @@ test('gives the earliest, as a search through all does, whatever is set, changed
         heap.delete(first);
       }
       expect(order).toEqual([...dues.values()].sort((a, b) => a - b));
-      expect(all.every((sa) => sa.heapAt === -1)).toBe(true);
+      expect(all.every((item) => item.heapAt === -1)).toBe(true);
     }),
   );
 });
