@@ -119,6 +119,7 @@ export class Daemon {
       settings: this.settings,
       events: this.#events(),
       mtu: wireMtu,
+      forwards: inspect !== undefined,
       transmit: (packets, count) => wire.send(packets, count),
       deliver: (packets, count) => local.send(packets, count),
     });

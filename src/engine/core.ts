@@ -39,6 +39,8 @@ export interface Core {
   readonly muted: Uint8Array;
   /** Identifications of the IP headers that this host makes. */
   nextId: number;
+  /** Whether the local side forwards to other hosts, as a kernel behind a TUN device does. */
+  readonly forwards: boolean;
   /** What the wire carries in one packet. */
   mtu: number;
   /** To the wire, and to the local side. */

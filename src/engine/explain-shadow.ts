@@ -95,6 +95,7 @@ export class Shadow {
       quote: new Quote(),
       muted: new Uint8Array(PACKET_LEN_MAX),
       nextId,
+      forwards: real.forwards,
       mtu: options.mtu ?? real.mtu,
       transmit: keep(this.traces.sent),
       deliver: keep(this.traces.delivered),

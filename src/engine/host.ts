@@ -51,6 +51,8 @@ export interface HostOptions {
   readonly deliver: PacketSink;
   /** Buffers for fragments, reassembled datagrams and errors. 128. */
   readonly buffers?: number;
+  /** Whether the local side forwards to other hosts, as a kernel behind a TUN device does. No. */
+  readonly forwards?: boolean;
   /** How many packets may wait for SAs, and for how long. */
   readonly hold?: Omit<HoldOptions, 'dropped'>;
 }
@@ -100,11 +102,12 @@ export class Host {
       quote: new Quote(),
       muted: new Uint8Array(PACKET_LEN_MAX),
       nextId: randomId(env),
+      forwards: options.forwards ?? false,
       mtu,
       transmit: options.transmit,
       deliver: options.deliver,
     };
-    this.#own = new Transmitter(this.#core);
+    this.#own = new Transmitter(this.#core, 'wire');
     this.#outgoing = this.#reassembly('out');
     this.#incoming = this.#reassembly('in');
   }

@@ -21,6 +21,7 @@ import { judgeError } from './icmp-error.ts';
 import { noteMapping } from './natt.ts';
 import { isIcmpError } from './quote.ts';
 import type { Reassembly } from './reassembly.ts';
+import { Transmitter } from './transmit.ts';
 import { decapsulate, ecnRule } from './tunnel.ts';
 
 /**
@@ -45,12 +46,12 @@ export class Input {
   readonly #core: Core;
   readonly #reassembly: Reassembly;
   readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
-  readonly #out: Packet[] = [];
-  readonly #owned: Packet[] = [];
+  readonly #transmitter: Transmitter;
 
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
     this.#reassembly = reassembly;
+    this.#transmitter = new Transmitter(core, 'local');
   }
 
   run(packets: readonly Packet[], count: number): void {
@@ -73,7 +74,7 @@ export class Input {
       const flight = flights[i]!;
       if (flight.active) this.#judge(flight);
     }
-    this.#deliver();
+    this.#transmitter.flush();
   }
 
   /**
@@ -312,16 +313,13 @@ export class Input {
     core.checked?.(flight, verdict);
     if (flight.policy !== undefined) core.spd.used(flight.policy);
     if (verdict !== undefined) return this.#drop(flight, verdict);
+    const bad = this.#transmitter.add(
+      flight.packet,
+      flight.owned,
+      deliveredMtu(core, flight.packet),
+    );
+    if (bad !== undefined) return this.#drop(flight, bad);
     core.stats.of(flight.packet).inDelivered++;
-    this.#out.push(flight.packet);
-    if (flight.owned) this.#owned.push(flight.packet);
-  }
-
-  #deliver(): void {
-    if (this.#out.length > 0) this.#core.deliver(this.#out, this.#out.length);
-    for (const packet of this.#owned) this.#core.arena.give(packet);
-    this.#out.length = 0;
-    this.#owned.length = 0;
   }
 
   #drop(flight: Flight, reason: DropReason): void {
@@ -357,4 +355,15 @@ function usedSas(flight: Flight): string {
   let key = '';
   for (let i = 0; i < flight.layerCount; i++) key += ` ${flight.layers[i]!.sa.serial}`;
   return key;
+}
+
+/**
+ * A datagram that came in fragments fits where these fit. IPv4 routers cut it again by themselves;
+ * IPv6 routers must not, so what may have to be forwarded goes on as it came.
+ */
+function deliveredMtu(core: Core, packet: Packet): number {
+  const isIpv6 = u8(packet.bytes, packet.at) >>> 4 === 6;
+  return core.forwards && isIpv6 && packet.fragmentMax > 0
+    ? packet.fragmentMax
+    : Number.POSITIVE_INFINITY;
 }

@@ -36,7 +36,7 @@ export class Output {
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
     this.#reassembly = reassembly;
-    this.#transmitter = new Transmitter(core);
+    this.#transmitter = new Transmitter(core, 'wire');
   }
 
   run(packets: readonly Packet[], count: number): void {

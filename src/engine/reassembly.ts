@@ -49,6 +49,8 @@ interface Datagram {
   next: number;
   /** One bit for each of the four ECN codepoints that were seen. */
   ecn: number;
+  /** Octets of its largest fragment, headers included. */
+  largest: number;
   /** Its fragments overlapped: what still comes is dropped too. */
   poisoned: boolean;
 }
@@ -139,6 +141,7 @@ export class Reassembly {
       return undefined;
     }
     note(p, cursor, datagram, dataAt, end);
+    datagram.largest = Math.max(datagram.largest, cursor.end - cursor.at);
     if (atomic) return this.#build(datagram);
     const cost = cursor.end - (offset === 0 ? cursor.at : dataAt) + PIECE_OVERHEAD;
     datagram.octets += cost;
@@ -213,6 +216,7 @@ export class Reassembly {
     const dataAt = packet.at + header.length;
     for (const piece of pieces) copy(piece.data, 0, to, dataAt + piece.offset, piece.data.length);
     packet.end = dataAt + total;
+    packet.fragmentMax = datagram.largest;
     this.#joined?.(pieces.length, family);
     finishHeader(packet, datagram, family, dataAt);
     return packet;
@@ -263,6 +267,7 @@ function newDatagram(key: string, dueMs: number, family: Family): Datagram {
     header: undefined,
     next: 0,
     ecn: 0,
+    largest: 0,
     poisoned: false,
   };
 }

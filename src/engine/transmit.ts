@@ -5,16 +5,18 @@ import type { Packet } from '../wire/packet.ts';
 import type { Core } from './core.ts';
 import { fragment } from './fragment.ts';
 
-/** Collects a batch for the wire, in order, and cuts what is longer than the wire carries. */
+/** Collects a batch for one side, in order, and cuts what is longer than its path carries. */
 export class Transmitter {
   readonly #core: Core;
+  readonly #side: 'wire' | 'local';
   readonly #packets: Packet[] = [];
   readonly #owned: Packet[] = [];
   readonly #cursor = new Cursor();
   readonly #id = new Uint8Array(4);
 
-  constructor(core: Core) {
+  constructor(core: Core, side: 'wire' | 'local') {
     this.#core = core;
+    this.#side = side;
   }
 
   /**
@@ -34,7 +36,8 @@ export class Transmitter {
   }
 
   flush(): void {
-    if (this.#packets.length > 0) this.#core.transmit(this.#packets, this.#packets.length);
+    const send = this.#side === 'wire' ? this.#core.transmit : this.#core.deliver;
+    if (this.#packets.length > 0) send(this.#packets, this.#packets.length);
     for (const packet of this.#owned) this.#core.arena.give(packet);
     this.#packets.length = 0;
     this.#owned.length = 0;
@@ -46,9 +49,11 @@ export class Transmitter {
     this.flush();
     const bad = this.#cut(packet, mtu);
     if (bad === undefined) {
-      const counters = core.stats.of(packet);
-      counters.fragmented++;
-      counters.fragmentsMade += this.#packets.length;
+      if (this.#side === 'wire') {
+        const counters = core.stats.of(packet);
+        counters.fragmented++;
+        counters.fragmentsMade += this.#packets.length;
+      }
       this.flush();
       return undefined;
     }

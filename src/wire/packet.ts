@@ -29,6 +29,8 @@ export class Packet {
   segmentLen = 0;
   /** Not 0: where the transport header begins whose checksum is still to be computed. */
   checksumStart = 0;
+  /** Not 0: the packet was put together from fragments, the largest of which had so many octets. */
+  fragmentMax = 0;
 
   constructor(bytes: Uint8Array, slotAt: number, slotEnd: number) {
     this.bytes = bytes;
@@ -48,6 +50,7 @@ export class Packet {
     this.end = this.at;
     this.segmentLen = 0;
     this.checksumStart = 0;
+    this.fragmentMax = 0;
   }
 
   /** Fills the packet with a copy. The octets must fit behind the headroom. */

@@ -126,6 +126,7 @@ export interface RigOptions {
   readonly events?: Events;
   readonly sequences?: SequenceStore;
   readonly buffers?: number;
+  readonly forwards?: boolean;
 }
 
 /** One host whose two sides are arrays. */
@@ -159,6 +160,7 @@ export class Rig {
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
       ...(options.events === undefined ? {} : { events: options.events }),
       ...(options.buffers === undefined ? {} : { buffers: options.buffers }),
+      forwards: options.forwards ?? false,
       transmit: (packets, count) => {
         this.sent.push(...packets.slice(0, count).map((p) => p.copy()));
         this.onTransmit?.(packets, count);

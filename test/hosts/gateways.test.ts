@@ -150,7 +150,7 @@ describe.skipIf(skipped)('two networks behind two gateways', () => {
       for (const inner of [4, 6] as const) {
         const to = RIGHT_HOST[inner];
         const capture = await lab.capture(gwLeft, 'w0');
-        // An IPv6 datagram that was put together for its ports is too large for the next wire.
+        // We tunnel what was put together for its ports as one, too large for the next IPv6 wire.
         const large = inner === 4 ? 8000 : 1200;
         const datagrams = await udp(lab, left, right, to, 20, [64, large]);
         expect(datagrams).toEqual({ sent: 20, lost: 0, received: 20, wrong: 0 });

@@ -228,7 +228,7 @@ describe.skipIf(skipped)('a narrow link between two gateways', () => {
     const echo = sent(
       family,
       family === 4 ? 1 : 58,
-      concat(hex(family === 4 ? '08' : '80'), counting(1400)),
+      concat(hex(family === 4 ? '00' : '80'), counting(1400)),
     );
     const esp = sent(family, 50, concat(hex('0000abcd 00000001'), counting(1400)));
     flush();
@@ -249,6 +249,18 @@ describe.skipIf(skipped)('a narrow link between two gateways', () => {
         received: 4,
         named: [],
       });
+    });
+  });
+
+  test.each([4, 6] as const)('IPv%i: nor do they where the kernel has them too', async (family) => {
+    const esp = sent(family, 50, concat(hex('0000abcd 00000001'), counting(1400)));
+    // Nothing that comes in by this family is diverted.
+    const one: Case = { mode: 'tunnel', inner: family === 4 ? 6 : 4, outer: family };
+    await withGateways(one, async ([here]) => {
+      const before = believed(family);
+      forge(family, tooBig(esp, 1290));
+      await expect.poll(() => here.dropped('in', 'icmp-no-sa')).toBe(1);
+      expect(believed(family)).toBe(before);
     });
   });
 
