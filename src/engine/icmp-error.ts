@@ -1,4 +1,4 @@
-import { ADDRESS_LEN, type Address } from '../base/address.ts';
+import { ADDRESS_LEN, type Address, addressFrom } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Sa, SaProtocol } from '../sad/sa.ts';
 import * as ah from '../wire/ah.ts';
@@ -123,7 +123,9 @@ function find(
 function isSender(sa: Sa, q: Uint8Array, cursor: Cursor): boolean {
   const { src, dst, encapsulation } = sa.spec;
   if (!isAt(src, cursor, q, cursor.srcAt)) return false;
-  if (!isAt(sa.peer?.address ?? dst, cursor, q, cursor.dstAt)) return false;
+  // A tunnel follows its peer to another address; in transport mode the packet says where it goes.
+  const isMoved = sa.peer !== undefined && isAt(sa.peer.address, cursor, q, cursor.dstAt);
+  if (!isMoved && !isAt(dst, cursor, q, cursor.dstAt)) return false;
   if (cursor.protocol !== PROTO.UDP) return encapsulation === undefined;
   if (encapsulation === undefined || encapsulation.srcPort !== cursor.sport) return false;
   return (sa.peer?.port ?? encapsulation.dstPort) === cursor.dport;
@@ -151,7 +153,7 @@ function isBetweenOurs(core: Core, protocol: SaProtocol, quote: Quote): boolean 
 function learn(core: Core, sa: Sa, reported: number): DropReason {
   const { quote, settings, paths } = core;
   const { bytes: q, cursor, totalLen } = quote;
-  const { mode, tunnel, dst } = sa.spec;
+  const { mode, tunnel } = sa.spec;
   if (cursor.family === 4) {
     // A router that may fragment does so. What we never send with DF cannot have been too big.
     const isNeverWhole = mode === 'tunnel' && (tunnel.df ?? settings.dfbit) === 'clear';
@@ -163,7 +165,7 @@ function learn(core: Core, sa: Sa, reported: number): DropReason {
       : reported;
   // It said that a packet of this length was too long.
   if (mtu >= totalLen) return 'icmp-mtu-refused';
-  const destination = sa.peer?.address ?? dst;
+  const destination = addressFrom(cursor.family, q, cursor.dstAt);
   const outcome = paths.lower(destination, mtu, core.env.clock.monotonicMs());
   if (outcome === 'lowered') return 'icmp-path-mtu';
   return outcome === 'not-lower' ? 'icmp-mtu-refused' : 'icmp-too-many';
