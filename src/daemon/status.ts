@@ -57,6 +57,8 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
       'datagrams reassembled': stats.reassembled,
       'too-big errors sent': stats.tooBigSent,
       acquires: stats.acquires,
+      'kept for an SA': stats.held,
+      'kept for the keys of an SA': stats.early,
       'NAT mappings changed': stats.natMappings,
       'keep-alives sent': stats.keepalivesSent,
     },

@@ -29,6 +29,8 @@ export interface Core {
   readonly arena: PacketArena;
   /** Packets that wait for an SA which is being negotiated. */
   readonly hold: Hold;
+  /** Packets from the wire that came before the keys of their SA. */
+  readonly early: Hold;
   readonly ivs: IvSource;
   readonly cache: SaCache;
   /** What ICMP errors said about the paths to the other ends of SAs. */

@@ -89,6 +89,8 @@ export class Shadow {
         return arena;
       },
       hold: new Hold({ dropped: () => this.traces.drops.push('held-too-long') }),
+      // Keys that come while it is explained are not part of the question.
+      early: new Hold({ packetsMax: 0, dropped: () => this.traces.drops.push('sa-not-usable') }),
       ivs: new IvSource(env.random),
       cache: new SaCache(),
       paths: real.paths.copy(),

@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts';
+import type { DropReason } from '../base/drop.ts';
 import type { Env } from '../base/env.ts';
 import type { Sad } from '../sad/sad.ts';
 import type { Spd } from '../spd/spd.ts';
@@ -30,6 +31,12 @@ import { Transmitter } from './transmit.ts';
 
 /** Hosts joined in memory, with programs that answer, nest a few levels deep. */
 const NESTING_MAX = 16;
+
+/**
+ * How long a packet waits for the keys of its SA: what passes between the two sides of a key
+ * exchange installing them.
+ */
+const EARLY_MS = 2000;
 
 export interface HostOptions {
   readonly env: Env;
@@ -95,7 +102,14 @@ export class Host {
       stats: this.stats,
       events,
       arena: new PacketArena(options.buffers ?? 128),
-      hold: new Hold({ ...options.hold, dropped: (octets) => this.#giveUp(octets) }),
+      hold: new Hold({
+        ...options.hold,
+        dropped: (octets) => this.#giveUp('out', 'held-too-long', octets),
+      }),
+      early: new Hold({
+        timeoutMs: EARLY_MS,
+        dropped: (octets) => this.#giveUp('in', 'sa-not-usable', octets),
+      }),
       ivs: new IvSource(env.random),
       cache: new SaCache(),
       paths: new PathMtus(),
@@ -201,26 +215,31 @@ export class Host {
 
   /** Packets that wait for an SA. */
   get packetsHeld(): number {
-    return this.#core.hold.size;
+    return this.#core.hold.size + this.#core.early.size;
   }
 
   /**
-   * Sends what waited, if SAs or policies have changed since; what still lacks an SA waits again.
+   * Sends and opens what waited, if SAs or policies have changed since; what still lacks an SA, or
+   * its keys, waits again.
    * To be called when SAs were added, so that nothing waits for the next `poll`.
    */
   releaseHeld(): void {
-    const { hold, arena } = this.#core;
+    const { hold, early } = this.#core;
     const generation = this.sad.generation + this.spd.generation;
-    if (hold.size === 0 || this.#heldAtGeneration === generation) return;
+    if (hold.size + early.size === 0 || this.#heldAtGeneration === generation) return;
     this.#heldAtGeneration = generation;
+    // They were counted when they came.
+    early.retryAll((octets) => {
+      this.#retry('in', 'sa-not-usable', octets, (packet) => {
+        this.stats.of(packet).inPackets--;
+        this.input([packet], 1);
+      });
+    });
     hold.retryAll((octets) => {
-      const packet = arena.take();
-      if (packet === undefined) return this.#giveUp(octets);
-      packet.load(octets);
-      // It was counted when it came.
-      this.stats.of(packet).outPackets--;
-      this.output([packet], 1);
-      arena.give(packet);
+      this.#retry('out', 'held-too-long', octets, (packet) => {
+        this.stats.of(packet).outPackets--;
+        this.output([packet], 1);
+      });
     });
   }
 
@@ -231,7 +250,8 @@ export class Host {
   poll(nowMs: number): number {
     let due = Math.min(this.sad.poll(nowMs), this.spd.poll(nowMs));
     due = Math.min(due, this.#outgoing.poll(nowMs), this.#incoming.poll(nowMs));
-    due = Math.min(due, this.#core.hold.poll(nowMs), this.#core.paths.poll(nowMs));
+    const { hold, early, paths } = this.#core;
+    due = Math.min(due, hold.poll(nowMs), early.poll(nowMs), paths.poll(nowMs));
     this.releaseHeld();
     if (nowMs >= this.#keepaliveDueMs) {
       this.#keepaliveDueMs = sendKeepalives(this.#core, nowMs, (packet) => this.#sendOwn(packet));
@@ -246,8 +266,17 @@ export class Host {
     this.#own.flush();
   }
 
-  #giveUp(octets: Uint8Array): void {
-    noteDrop(this.#core, 'out', 'held-too-long', packetFrom(octets));
+  #retry(side: Side, reason: DropReason, octets: Uint8Array, send: (packet: Packet) => void): void {
+    const { arena } = this.#core;
+    const packet = arena.take();
+    if (packet === undefined) return this.#giveUp(side, reason, octets);
+    packet.load(octets);
+    send(packet);
+    arena.give(packet);
+  }
+
+  #giveUp(side: Side, reason: DropReason, octets: Uint8Array): void {
+    noteDrop(this.#core, side, reason, packetFrom(octets));
   }
 
   #reassembly(side: 'in' | 'out'): Reassembly {

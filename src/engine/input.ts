@@ -28,10 +28,11 @@ import { decapsulate, ecnRule } from './tunnel.ts';
  * What to do next with a packet: open its outermost layer, or hand it on because it has none for
  * us.
  */
-type Step = 'open' | 'done' | { readonly drop: DropReason };
+type Step = 'open' | 'done' | 'wait' | { readonly drop: DropReason };
 
 const OPEN: Step = 'open';
 const DONE: Step = 'done';
+const WAIT: Step = 'wait';
 
 /**
  * From the wire to the local side, a batch at a time:
@@ -128,6 +129,8 @@ export class Input {
         jobs++;
       } else if (step === DONE) {
         flight.finished = true;
+      } else if (step === WAIT) {
+        this.#wait(flight);
       } else {
         this.#drop(flight, (step as { drop: DropReason }).drop);
       }
@@ -212,8 +215,19 @@ export class Input {
     const len = ADDRESS_LEN[cursor.family];
     const sa = this.#core.sad.inbound(protocol, spi, packet.bytes, cursor.dstAt, len);
     if (sa === undefined) return dropOutermost(flight, 'no-sa-for-spi');
-    if (!sa.isUsable) return { drop: 'sa-not-usable' };
-    return sa;
+    if (sa.isUsable) return sa;
+    // Whoever answered a key exchange may use the new keys before they are here (RFC 7296 §2.8).
+    if (sa.state === 'larval' && flight.layerCount === 0) return WAIT;
+    return { drop: 'sa-not-usable' };
+  }
+
+  /** Its SA has no keys yet: the packet comes again, as it was, when it has. */
+  #wait(flight: Flight): void {
+    const { early, env, stats } = this.#core;
+    flight.active = false;
+    early.add(flight.packet, env.clock.monotonicMs());
+    stats.early++;
+    this.#release(flight);
   }
 
   #open(flight: Flight): void {

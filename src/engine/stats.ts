@@ -74,6 +74,8 @@ export class Stats {
   acquires = 0;
   /** Packets that waited for an SA, or still do. */
   held = 0;
+  /** Packets from the wire that were kept until their SA had its keys. */
+  early = 0;
   natMappings = 0;
   keepalivesSent = 0;
 

@@ -292,7 +292,11 @@ export const CASES: Record<DropReason, readonly (() => Case)[]> = {
     () => {
       const rig = new Rig();
       rig.sad.add(sa({ spi: 0x1001, src: '10.0.0.1', dst: '10.0.0.2' }), 'larval');
-      return { side: 'in', rig, packets: [forged(17, DATA)] };
+      const after = () => {
+        rig.env.advance(2000);
+        rig.host.poll(rig.env.clock.monotonicMs());
+      };
+      return { side: 'in', rig, packets: [forged(17, DATA)], after };
     },
   ],
   'sa-wrong-encapsulation': [

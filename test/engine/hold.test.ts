@@ -72,6 +72,37 @@ describe('packets without an SA', () => {
   });
 });
 
+describe('packets whose SA has no keys yet', () => {
+  const keys = sa({ spi: 0x1001, ...addressesOf(datagram(1)) });
+  const sealed = () => {
+    const peer = new Rig();
+    peer.sad.add(sa({ spi: 0x1001, ...addressesOf(datagram(1)) }), 'mature');
+    peer.spd.add(policy('out', ALL, ALL, { requests: [request({})] }));
+    return peer.output(datagram(1), datagram(2));
+  };
+
+  test('are opened when they come', () => {
+    const rig = new Rig();
+    const larval = rig.sad.add(keys, 'larval');
+    expect([rig.input(...sealed()), rig.host.packetsHeld]).toEqual([[], 2]);
+    rig.sad.update(larval, sa({ spi: 0x1001, ...addressesOf(datagram(1)) }));
+    rig.host.releaseHeld();
+    expect(rig.delivered).toEqual([datagram(1), datagram(2)]);
+    expect([rig.host.packetsHeld, rig.host.stats.inPackets, rig.drops()]).toEqual([0, 2, {}]);
+  });
+
+  test('are judged like any other then: forged ones are dropped', () => {
+    const rig = new Rig();
+    const larval = rig.sad.add(keys, 'larval');
+    const [first] = sealed();
+    first![first!.length - 1]! ^= 1;
+    rig.input(first!);
+    rig.sad.update(larval, sa({ spi: 0x1001, ...addressesOf(datagram(1)) }));
+    rig.host.releaseHeld();
+    expect([rig.delivered, rig.drops()]).toEqual([[], { 'in esp-bad-icv': 1 }]);
+  });
+});
+
 describe('bounds', () => {
   test.each([
     ['packets', { packetsMax: 2 }],
