@@ -24,7 +24,7 @@ const CELLS: Cell[] = (['esp', 'ah', 'esp+ah', 'esp-udp'] as const).flatMap((pro
       mode,
       family,
       // One long transfer for each protection; the others see every path too, only not as often.
-      octets: mode === 'transport' && family === 4 ? 100 * MIB : 10 * MIB,
+      octets: 100 * MIB,
     })),
   ),
 );
