@@ -29,7 +29,7 @@ mount -t devtmpfs dev $new/dev
 mount -t tmpfs tmpfs $new/run
 mount -t tmpfs tmpfs $new/tmp
 # What lies under the host's /run or /tmp is hidden by now, and may be just what is needed.
-for folder in "$UML_FOLDER" "$(dirname "$UML_SCRIPT")"; do
+for folder in "$UML_FOLDER" "$(realpath "$(dirname "$UML_SCRIPT")/../../..")"; do
   case $folder in
     /run/* | /tmp/*) mkdir -p "$new$folder" && mount -t hostfs none -o "$folder,ro" "$new$folder" ;;
   esac
