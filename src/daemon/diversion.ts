@@ -1,6 +1,6 @@
-import { type Address, isLoopback, prefixHas } from '../base/address.ts';
+import { type Address, prefixHas } from '../base/address.ts';
 import type { Diversion, InDiversion, OutDiversion } from '../drivers/linux/diversion.ts';
-import { describeSelector, type Policy } from '../spd/policy.ts';
+import { describeSelector, namesLoopback } from '../spd/policy.ts';
 import type { Spd } from '../spd/spd.ts';
 
 /**
@@ -11,7 +11,7 @@ import type { Spd } from '../spd/spd.ts';
 export function diversionOf(spd: Spd, locals: readonly Address[], all: boolean): Diversion {
   const out = new Map<string, OutDiversion>();
   for (const policy of spd.list('out')) {
-    if (policy.type === 'none' || namesLoopback(policy)) continue;
+    if (policy.type === 'none' || namesLoopback(policy.selector)) continue;
     const { src, dst } = policy.selector;
     const source = src.length === 0 ? undefined : locals.find((one) => prefixHas(src, one));
     const key = `${dst.address.bytes.join()}/${dst.length}`;
@@ -19,7 +19,7 @@ export function diversionOf(spd: Spd, locals: readonly Address[], all: boolean):
   }
   const within = new Map<string, InDiversion>();
   for (const policy of spd.list('in')) {
-    if (policy.type === 'none' || namesLoopback(policy)) continue;
+    if (policy.type === 'none' || namesLoopback(policy.selector)) continue;
     const { src, dst } = policy.selector;
     const key = `${src.address.bytes.join()}/${src.length} ${dst.address.bytes.join()}/${dst.length}`;
     within.set(key, { source: src, destination: dst });
@@ -33,7 +33,7 @@ export function diversionOf(spd: Spd, locals: readonly Address[], all: boolean):
  */
 export function unreachablePolicies(spd: Spd): string[] {
   return [...spd.list('out'), ...spd.list('in')]
-    .filter((policy) => policy.type !== 'none' && namesLoopback(policy))
+    .filter((policy) => policy.type !== 'none' && namesLoopback(policy.selector))
     .map(
       ({ id, selector }) =>
         `policy ${id} (${describeSelector(selector)}) names the loopback network`,
@@ -47,12 +47,6 @@ export function sameDiversion(a: Diversion, b: Diversion): boolean {
 /** Diverts what either does: for the time in which one replaces the other. */
 export function unionOf(a: Diversion, b: Diversion): Diversion {
   return { out: [...a.out, ...b.out], in: [...a.in, ...b.in], all: a.all || b.all };
-}
-
-function namesLoopback({ selector: { src, dst } }: Policy): boolean {
-  return (
-    (src.length >= 8 && isLoopback(src.address)) || (dst.length >= 8 && isLoopback(dst.address))
-  );
 }
 
 function plain(diversion: Diversion): unknown {

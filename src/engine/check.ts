@@ -3,7 +3,7 @@ import type { DropReason } from '../base/drop.ts';
 import type { Policy, Request } from '../spd/policy.ts';
 import type { Core } from './core.ts';
 import { effectiveLevel, familySettings } from './decide.ts';
-import { isExempt, isLoopbackPacket, isNeighbourDiscovery } from './exempt.ts';
+import { escapesDefault, isExempt } from './exempt.ts';
 import type { Flight, Layer } from './flight.ts';
 
 /**
@@ -40,7 +40,7 @@ function withoutPolicy(core: Core, flight: Flight): DropReason | undefined {
   if (usedTunnel(flight, 0)) return 'policy-unprotected-selector';
   const { defPolicy } = familySettings(core.settings, cursor.family);
   if (defPolicy === 'none' || flight.layerCount > 0) return undefined;
-  if (isLoopbackPacket(packet.bytes, cursor) || isNeighbourDiscovery(cursor)) return undefined;
+  if (escapesDefault(packet.bytes, cursor)) return undefined;
   return 'policy-default-discard';
 }
 

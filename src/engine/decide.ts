@@ -7,7 +7,7 @@ import * as ipv6 from '../wire/ipv6.ts';
 import * as ah from './ah.ts';
 import type { Core } from './core.ts';
 import * as esp from './esp.ts';
-import { isExempt, isLoopbackPacket, isNeighbourDiscovery, needsPorts } from './exempt.ts';
+import { escapesDefault, isExempt, needsPorts } from './exempt.ts';
 import type { Flight, Lack } from './flight.ts';
 import { isIcmpError } from './quote.ts';
 import type { FamilySettings, Settings } from './settings.ts';
@@ -62,8 +62,7 @@ function errorVerdict(core: Core, flight: Flight): Verdict | undefined {
 function defaultVerdict(core: Core, flight: Flight): Verdict {
   const { packet, cursor } = flight;
   const { defPolicy } = familySettings(core.settings, cursor.family);
-  const passes =
-    defPolicy === 'none' || isLoopbackPacket(packet.bytes, cursor) || isNeighbourDiscovery(cursor);
+  const passes = defPolicy === 'none' || escapesDefault(packet.bytes, cursor);
   return passes ? checkSize(core, flight) : { drop: 'policy-default-discard' };
 }
 

@@ -1,6 +1,7 @@
 import { PORT_ANY, type Policy } from '../spd/policy.ts';
-import { equal, u8 } from '../wire/bytes.ts';
+import { equal } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
+import { isLoopbackPacket } from '../wire/loopback.ts';
 import { PROTO } from '../wire/protocol.ts';
 import type { Settings } from './settings.ts';
 import type { Side } from './stats.ts';
@@ -75,14 +76,7 @@ function isBetweenItsEnds(policy: Policy, p: Uint8Array, cursor: Cursor): boolea
   return true;
 }
 
-/** 127.0.0.0/8 and ::1, which no default touches. */
-export function isLoopbackPacket(p: Uint8Array, cursor: Cursor): boolean {
-  if (cursor.family === 4) return u8(p, cursor.srcAt) === 127 || u8(p, cursor.dstAt) === 127;
-  return isOne(p, cursor.srcAt) || isOne(p, cursor.dstAt);
-}
-
-function isOne(p: Uint8Array, at: number): boolean {
-  if (u8(p, at + 15) !== 1) return false;
-  for (let i = 0; i < 15; i++) if (u8(p, at + i) !== 0) return false;
-  return true;
+/** What no default touches: the loopback network, and neighbour discovery. */
+export function escapesDefault(p: Uint8Array, cursor: Cursor): boolean {
+  return isLoopbackPacket(p, cursor) || isNeighbourDiscovery(cursor);
 }

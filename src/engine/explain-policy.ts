@@ -8,7 +8,7 @@ import { Cursor, decode } from '../wire/cursor.ts';
 import { unmet } from './check.ts';
 import type { Core } from './core.ts';
 import { effectiveLevel, endsOfLack, familySettings, protectedLen } from './decide.ts';
-import { isExempt, isLoopbackPacket, isNeighbourDiscovery } from './exempt.ts';
+import { escapesDefault, isExempt } from './exempt.ts';
 import { passedOver, saText } from './explain-sa.ts';
 import type { PolicyChoice, PolicyText, RefusedPolicy, RequestStep } from './explanation.ts';
 import type { Flight, Layer } from './flight.ts';
@@ -58,7 +58,7 @@ export function policyChoice(
   if (found === 'none') {
     const value = familySettings(core.settings, cursor.family).defPolicy;
     const setting = `${variables(cursor.family)}.def_policy`;
-    const passes = isLoopbackPacket(octets, cursor) || isNeighbourDiscovery(cursor);
+    const passes = escapesDefault(octets, cursor);
     const free = 'it is of the loopback network, or neighbour discovery';
     const exempt = value === 'discard' && passes ? { exempt: free } : {};
     return { ...choice, byDefault: { setting, value }, ...exempt };

@@ -1,7 +1,8 @@
 import type { Family } from '../base/address.ts';
 import type { Cursor } from '../wire/cursor.ts';
+import { isLoopbackPacket } from '../wire/loopback.ts';
 import type { Policy } from './policy.ts';
-import { hidesProtocol, isLoopback } from './policy-index.ts';
+import { hidesProtocol } from './policy-index.ts';
 import { RuleTable, writeKey } from './rule-table.ts';
 
 /** The first thing about a packet that is not as a policy's selector wants it. */
@@ -26,7 +27,7 @@ export class MismatchFinder {
     this.#rules = new RuleTable(cursor.family);
     this.#key = new Int32Array(this.#rules.keyWords);
     writeKey(this.#key, p, cursor);
-    this.#loopback = isLoopback(p, cursor);
+    this.#loopback = isLoopbackPacket(p, cursor);
     this.#cursor = cursor;
     this.#hidesProtocol = hidesProtocol(p, cursor);
   }

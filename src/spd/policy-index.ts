@@ -1,6 +1,7 @@
 import type { Family } from '../base/address.ts';
 import { u8 } from '../wire/bytes.ts';
 import { type Cursor, isExtension } from '../wire/cursor.ts';
+import { isLoopbackPacket } from '../wire/loopback.ts';
 import { FlowCache, UNKNOWN } from './flow-cache.ts';
 import type { Policy } from './policy.ts';
 import { RuleTable, writeKey } from './rule-table.ts';
@@ -72,17 +73,17 @@ export class PolicyIndex {
     writeKey(key, p, cursor);
     if (cursor.isFragment) return this.#lookupFragment(p, cursor);
     if (!cursor.portsKnown) {
-      return this.#policyAt(this.tree.first(key, isLoopback(p, cursor), true));
+      return this.#policyAt(this.tree.first(key, isLoopbackPacket(p, cursor), true));
     }
     const cache = this.#cache;
     if (cache === undefined) {
-      return this.#policyAt(this.tree.first(key, isLoopback(p, cursor), false));
+      return this.#policyAt(this.tree.first(key, isLoopbackPacket(p, cursor), false));
     }
     this.#counters.lookups++;
     let slot = cache.get(key);
     if (slot === UNKNOWN) {
       this.#counters.misses++;
-      slot = this.tree.first(key, isLoopback(p, cursor), false);
+      slot = this.tree.first(key, isLoopbackPacket(p, cursor), false);
       cache.set(key, slot);
     }
     return this.#policyAt(slot);
@@ -97,7 +98,7 @@ export class PolicyIndex {
     const portsAt = known.length - 2;
     known[portsAt] = 0;
     if (hidesProtocol(p, cursor)) known[portsAt + 1] = 0;
-    const slot = this.tree.firstPossible(this.#key, known, isLoopback(p, cursor));
+    const slot = this.tree.firstPossible(this.#key, known, isLoopbackPacket(p, cursor));
     if (slot === NONE) return 'none';
     const masksAt = slot * 2 * known.length + 1;
     for (let word = portsAt; word < known.length; word++) {
@@ -109,21 +110,6 @@ export class PolicyIndex {
   #policyAt(slot: number): Lookup {
     return slot === NONE ? 'none' : this.rules.policies[slot]!;
   }
-}
-
-/**
- * Packets of the loopback network: a policy covers them only if it names that network, or one for
- * everything would cut a host off from itself.
- */
-export function isLoopback(p: Uint8Array, cursor: Cursor): boolean {
-  if (cursor.family === 4) return p[cursor.srcAt] === 127 || p[cursor.dstAt] === 127;
-  return isOne(p, cursor.srcAt) || isOne(p, cursor.dstAt);
-}
-
-function isOne(p: Uint8Array, at: number): boolean {
-  if (p[at + 15] !== 1) return false;
-  for (let i = 0; i < 15; i++) if (p[at + i] !== 0) return false;
-  return true;
 }
 
 /**

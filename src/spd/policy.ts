@@ -1,4 +1,10 @@
-import { type Address, formatAddress, formatPrefix, type Prefix } from '../base/address.ts';
+import {
+  type Address,
+  formatAddress,
+  formatPrefix,
+  isLoopback,
+  type Prefix,
+} from '../base/address.ts';
 
 /**
  * `fwd` is Linux's: packets that pass through. Without such a policy `in` and `out` cover them, as
@@ -56,6 +62,14 @@ export interface Policy extends PolicySpec {
   readonly createdMs: number;
   lastUsedWallMs: number;
   lastUsedMs: number;
+}
+
+/**
+ * Whether a selector is about the loopback network. Only such policies cover its packets, or one
+ * for everything would cut a host off from itself.
+ */
+export function namesLoopback({ src, dst }: Selector): boolean {
+  return [src, dst].some(({ address, length }) => length >= 8 && isLoopback(address));
 }
 
 /** `10.0.0.0/24[any] 10.0.1.0/24[80] tcp`, for messages and explanations. */

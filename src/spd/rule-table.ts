@@ -1,7 +1,7 @@
-import { ADDRESS_BITS, type Family, isLoopback, type Prefix } from '../base/address.ts';
+import { ADDRESS_BITS, type Family, type Prefix } from '../base/address.ts';
 import { u32 } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
-import { PORT_ANY, type Policy, PROTOCOL_ANY, type Selector } from './policy.ts';
+import { namesLoopback, PORT_ANY, type Policy, PROTOCOL_ANY, type Selector } from './policy.ts';
 
 /** Words of 32 bits in a key: both addresses, a word of ports, and the protocol in 8 bits. */
 export const KEY_WORDS = { 4: 4, 6: 10 } as const;
@@ -54,7 +54,7 @@ export class RuleTable {
     this.policies[slot] = policy;
     this.priorities[slot] = policy.priority;
     this.serials[slot] = serial;
-    this.loopback[slot] = namesLoopback(selector.src) || namesLoopback(selector.dst) ? 1 : 0;
+    this.loopback[slot] = namesLoopback(selector) ? 1 : 0;
     this.#writeWords(slot * 2 * this.keyWords, selector);
     this.#size++;
     return slot;
@@ -124,8 +124,4 @@ function writePrefix(words: Int32Array, at: number, { address, length }: Prefix)
     words[at + 2 * i] = u32(address.bytes, 4 * i) & mask;
     words[at + 2 * i + 1] = mask;
   }
-}
-
-function namesLoopback({ address, length }: Prefix): boolean {
-  return length >= 8 && isLoopback(address);
 }
