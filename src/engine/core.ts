@@ -41,6 +41,12 @@ export interface Core {
   readonly muted: Uint8Array;
   /** Identifications of the IP headers that this host makes. */
   nextId: number;
+  /**
+   * When the batch began that is under way, by both clocks of `env`: reading them costs more than
+   * the rest of a packet's bookkeeping.
+   */
+  nowMs: number;
+  nowWallMs: number;
   /** Whether the local side forwards to other hosts, as a kernel behind a TUN device does. */
   readonly forwards: boolean;
   /** What the wire carries in one packet. */
@@ -77,6 +83,13 @@ export type PolicyTable = Pick<Spd, 'lookup' | 'used' | 'list' | 'count' | 'cach
 export function nextId(core: Core): number {
   core.nextId = (core.nextId % 0xffff) + 1;
   return core.nextId;
+}
+
+/** A batch begins. */
+export function tick(core: Core): void {
+  const { clock } = core.env;
+  core.nowMs = clock.monotonicMs();
+  core.nowWallMs = clock.wallMs();
 }
 
 /** A packet goes no further: counts it, tells who listens, and logs it where `debug` is on. */

@@ -97,6 +97,8 @@ export class Shadow {
       quote: new Quote(),
       muted: new Uint8Array(PACKET_LEN_MAX),
       nextId,
+      nowMs: 0,
+      nowWallMs: 0,
       forwards: real.forwards,
       mtu: options.mtu ?? real.mtu,
       transmit: keep(this.traces.sent),

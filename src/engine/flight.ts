@@ -73,7 +73,7 @@ export class Flight {
     this.packet = packet;
     this.policy = undefined;
     this.layerCount = 0;
-    this.lacks.length = 0;
+    if (this.lacks.length > 0) this.lacks.length = 0;
     this.drop = undefined;
     this.owned = owned;
     this.active = true;

@@ -116,6 +116,8 @@ export class Host {
       quote: new Quote(),
       muted: new Uint8Array(PACKET_LEN_MAX),
       nextId: randomId(env),
+      nowMs: 0,
+      nowWallMs: 0,
       forwards: options.forwards ?? false,
       mtu,
       transmit: options.transmit,

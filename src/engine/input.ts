@@ -13,7 +13,7 @@ import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
 import { checkInput } from './check.ts';
-import { type Core, noteDrop } from './core.ts';
+import { type Core, noteDrop, tick } from './core.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { closeGap, finishHeader } from './header.ts';
@@ -64,6 +64,7 @@ export class Input {
   #batch(packets: readonly Packet[], from: number, to: number): void {
     const flights = this.#flights;
     const count = to - from;
+    tick(this.#core);
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       flight.begin(packets[from + i]!, false);
@@ -102,8 +103,8 @@ export class Input {
    */
   #reassemble(flight: Flight): void {
     const { packet, cursor } = flight;
-    const now = this.#core.env.clock.monotonicMs();
-    const whole = this.#reassembly.add(packet.bytes, cursor, now, usedSas(flight));
+    const { nowMs } = this.#core;
+    const whole = this.#reassembly.add(packet.bytes, cursor, nowMs, usedSas(flight));
     this.#release(flight);
     if (whole === undefined) {
       flight.active = false;
@@ -223,9 +224,9 @@ export class Input {
 
   /** Its SA has no keys yet: the packet comes again, as it was, when it has. */
   #wait(flight: Flight): void {
-    const { early, env, stats } = this.#core;
+    const { early, nowMs, stats } = this.#core;
     flight.active = false;
-    early.add(flight.packet, env.clock.monotonicMs());
+    early.add(flight.packet, nowMs);
     stats.early++;
     this.#release(flight);
   }
@@ -325,7 +326,7 @@ export class Input {
       if (verdict === 'ports-unknown') verdict = 'bad-option';
     }
     core.checked?.(flight, verdict);
-    if (flight.policy !== undefined) core.spd.used(flight.policy);
+    if (flight.policy !== undefined) core.spd.used(flight.policy, core.nowMs, core.nowWallMs);
     if (verdict !== undefined) return this.#drop(flight, verdict);
     const bad = this.#transmitter.add(
       flight.packet,

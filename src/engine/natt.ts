@@ -1,5 +1,6 @@
-import { type Address, addressFrom, sameAddress } from '../base/address.ts';
+import { type Address, addressFrom } from '../base/address.ts';
 import type { Sa } from '../sad/sa.ts';
+import { equal } from '../wire/bytes.ts';
 import * as checksum from '../wire/checksum.ts';
 import { Cursor, decode } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
@@ -92,5 +93,8 @@ function writePacket(packet: Packet, sa: Sa, core: Core): void {
 }
 
 function isAt(address: Address, cursor: Cursor, packet: Packet): boolean {
-  return sameAddress(address, addressFrom(cursor.family, packet.bytes, cursor.srcAt));
+  const { bytes } = address;
+  return (
+    address.family === cursor.family && equal(bytes, 0, packet.bytes, cursor.srcAt, bytes.length)
+  );
 }

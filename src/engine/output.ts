@@ -5,7 +5,7 @@ import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import * as ah from './ah.ts';
-import { type Core, nextId, noteDrop } from './core.ts';
+import { type Core, nextId, noteDrop, tick } from './core.ts';
 import { announceMissing, decideOutput, innerMtu } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
@@ -47,6 +47,7 @@ export class Output {
 
   #batch(packets: readonly Packet[], from: number, to: number): void {
     const { stats } = this.#core;
+    tick(this.#core);
     const flights = this.#flights;
     let layers = 0;
     for (let i = from; i < to; i++) {
@@ -82,7 +83,7 @@ export class Output {
       // Only a fragment within a fragment still is one.
       if (verdict === 'reassemble') return this.#drop(flight, 'bad-option');
     }
-    if (flight.policy !== undefined) core.spd.used(flight.policy);
+    if (flight.policy !== undefined) core.spd.used(flight.policy, core.nowMs, core.nowWallMs);
     const isNegotiated = flight.lacks.length > 0 && announceMissing(core, flight);
     if (typeof verdict !== 'object') return;
     if (verdict.drop === 'no-sa' && isNegotiated) return this.#hold(flight);
@@ -92,9 +93,9 @@ export class Output {
 
   /** The packet waits for the SA that is being negotiated, and comes back as a new one. */
   #hold(flight: Flight): void {
-    const { hold, env, stats, arena } = this.#core;
+    const { hold, nowMs, stats, arena } = this.#core;
     flight.active = false;
-    hold.add(flight.packet, env.clock.monotonicMs());
+    hold.add(flight.packet, nowMs);
     stats.held++;
     if (flight.owned) arena.give(flight.packet);
     flight.owned = false;
@@ -106,7 +107,7 @@ export class Output {
    */
   #reassemble(flight: Flight): boolean {
     const { packet, cursor } = flight;
-    const whole = this.#reassembly.add(packet.bytes, cursor, this.#core.env.clock.monotonicMs());
+    const whole = this.#reassembly.add(packet.bytes, cursor, this.#core.nowMs);
     flight.active = false;
     if (whole === undefined) return false;
     flight.begin(whole, true);
@@ -187,11 +188,11 @@ export class Output {
   }
 
   #complete(flight: Flight, layer: number): void {
-    const { sad, stats, env } = this.#core;
+    const { sad, stats, nowMs } = this.#core;
     const { sa } = flight.layers[layer]!;
     if (sa.spec.protocol === 'esp') {
       esp.complete(flight, sa);
-      if (sa.spec.encapsulation !== undefined) sa.lastSentMs = env.clock.monotonicMs();
+      if (sa.spec.encapsulation !== undefined) sa.lastSentMs = nowMs;
     }
     const { cursor, jobAt, jobEnd } = flight;
     stats.families[cursor.family].sealed.count(sa, jobEnd - jobAt);

@@ -1,6 +1,7 @@
 import type { Address } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
+import { copy } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
@@ -45,13 +46,13 @@ export function encapsulate(
   if (src.family === 4) {
     packet.at -= ipv4.HEADER_LEN;
     ipv4.write(p, packet.at, tos, 0, id, df ? ipv4.FLAG_DF : 0, OUTER_TTL, 0);
-    p.set(src.bytes, packet.at + ipv4.SRC_AT);
-    p.set(dst.bytes, packet.at + ipv4.DST_AT);
+    copy(src.bytes, 0, p, packet.at + ipv4.SRC_AT, 4);
+    copy(dst.bytes, 0, p, packet.at + ipv4.DST_AT, 4);
   } else {
     packet.at -= ipv6.HEADER_LEN;
     ipv6.write(p, packet.at, tos, 0, 0, 0, OUTER_TTL);
-    p.set(src.bytes, packet.at + ipv6.SRC_AT);
-    p.set(dst.bytes, packet.at + ipv6.DST_AT);
+    copy(src.bytes, 0, p, packet.at + ipv6.SRC_AT, 16);
+    copy(dst.bytes, 0, p, packet.at + ipv6.DST_AT, 16);
   }
   pointAtHeader(cursor, packet.at, src.family, innerAt, packet.end);
 }

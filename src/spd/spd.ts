@@ -209,10 +209,10 @@ export class Spd {
     return this.#indexes[direction][cursor.family].lookup(p, cursor);
   }
 
-  /** Notes that a packet followed the policy. */
-  used(policy: Policy): void {
-    policy.lastUsedMs = this.#options.clock.monotonicMs();
-    policy.lastUsedWallMs = this.#options.clock.wallMs();
+  /** Notes that a packet followed the policy, and when, by both clocks. */
+  used(policy: Policy, nowMs: number, nowWallMs: number): void {
+    policy.lastUsedMs = nowMs;
+    policy.lastUsedWallMs = nowWallMs;
   }
 
   /** Ends what is due, and returns when to be called again. */

@@ -41,10 +41,15 @@ export function copy(
   toAt: number,
   len: number,
 ): void {
-  if (from === to) {
+  // Headers are shorter than what a call of a built-in function costs.
+  if (len < 64) {
+    if (from === to && toAt > fromAt) {
+      for (let i = len - 1; i >= 0; i--) to[toAt + i] = from[fromAt + i]!;
+    } else {
+      for (let i = 0; i < len; i++) to[toAt + i] = from[fromAt + i]!;
+    }
+  } else if (from === to) {
     to.copyWithin(toAt, fromAt, fromAt + len);
-  } else if (len < 64) {
-    for (let i = 0; i < len; i++) to[toAt + i] = from[fromAt + i]!;
   } else {
     to.set(from.subarray(fromAt, fromAt + len), toAt);
   }

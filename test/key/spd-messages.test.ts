@@ -217,7 +217,7 @@ describe('looking up and deleting', () => {
       addTime: 1_700_001_000,
       useTime: 0,
     });
-    spd.used(spd.get(id)!);
+    spd.used(spd.get(id)!, 1, 1_700_001_000_000);
     const bySelector = client.one('X_SPDGET', 'unspec', policy(2), ...ENDS);
     expect(extension(bySelector, 'X_POLICY')?.id).toBe(id);
     expect(extension(bySelector, 'LIFETIME_CURRENT')?.useTime).toBe(1_700_001_000);

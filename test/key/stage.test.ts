@@ -97,7 +97,7 @@ describe('reading a file again', () => {
     const [keptPolicy] = spd.list('out');
     expect(kept!.takeSeq(5)).toBe(1);
     kept!.replay.startAt(100);
-    spd.used(keptPolicy!);
+    spd.used(keptPolicy!, 1, 1);
     const result = reload(made, ...FLUSH, addSa(0x1003), addSa(0x1001), addPolicy(3), addPolicy(1));
     expect(result).toEqual({
       sas: { added: 1, kept: 1, removed: 1 },

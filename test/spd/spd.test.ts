@@ -127,8 +127,8 @@ describe('the table', () => {
     const idle = spd.add(net(2, { idleSeconds: 6 }));
     expect(spd.poll(now)).toBe(now + 6_000);
     env.advance(5_000);
-    spd.used(idle);
-    spd.used(brief);
+    spd.used(idle, env.clock.monotonicMs(), env.clock.wallMs());
+    spd.used(brief, env.clock.monotonicMs(), env.clock.wallMs());
     expect(spd.poll(now + 6_000)).toBe(now + 10_000);
     expect(spd.poll(now + 10_000)).toBe(now + 11_000);
     expect(gone).toEqual([brief]);
