@@ -9,8 +9,6 @@ import { seqHigh } from './esp.ts';
 import type { Flight } from './flight.ts';
 import { finishHeader, openGap } from './header.ts';
 
-const LOW = 2 ** 32;
-
 /** Octets of the whole AH header, padding included (RFC 4302 §3.3.3.2.1). */
 export function headerLen(sa: Sa, family: 4 | 6): number {
   const alignLen = family === 6 ? 8 : sa.spec.ahAlignLen;
@@ -25,7 +23,7 @@ export function prepare(flight: Flight, sa: Sa, next: number): DropReason | unde
   if (seq < 0) return seq === -1 ? 'sequence-exhausted' : 'sequence-store';
   const len = headerLen(sa, family);
   const at = openGap(packet, cursor, len);
-  ah.write(packet.bytes, at, next, len, sa.spec.spi, seq % LOW);
+  ah.write(packet.bytes, at, next, len, sa.spec.spi, seq >>> 0);
   zero(packet.bytes, at + ah.HEADER_LEN, len - ah.HEADER_LEN);
   finishHeader(packet, cursor, cursor.insertProtocolAt, PROTO.AH);
   flight.seq = seq;

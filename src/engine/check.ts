@@ -5,6 +5,7 @@ import type { Core } from './core.ts';
 import { effectiveLevel, familySettings } from './decide.ts';
 import { escapesDefault, isExempt } from './exempt.ts';
 import type { Flight, Layer } from './flight.ts';
+import { isSameFlow } from './same-flow.ts';
 
 /**
  * Whether a packet that came in may be handed on: the inbound check of RFC 4301 §5.2. The flight
@@ -24,6 +25,23 @@ export function checkInput(core: Core, flight: Flight): DropReason | 'ports-unkn
     return undefined;
   }
   return meetsPolicy(core, flight, found);
+}
+
+/**
+ * Whether a packet came as the one before it in the batch did, which may be handed on: in the same
+ * flow, through the same SAs. What was said about that one then holds for this.
+ */
+export function checkedAs(flight: Flight, before: Flight): boolean {
+  const { packet, cursor, layerCount } = flight;
+  if (layerCount === 0 || layerCount !== before.layerCount) return false;
+  for (let i = 0; i < layerCount; i++) {
+    const [layer, other] = [flight.layers[i]!, before.layers[i]!];
+    if (layer.sa !== other.sa || layer.tunnel !== other.tunnel) return false;
+    if (layer.foreign || other.foreign) return false;
+  }
+  if (!isSameFlow(packet, cursor, before.packet, before.cursor)) return false;
+  flight.policy = before.policy;
+  return true;
 }
 
 /** Whether the SAs that were used are those that an IPsec policy asks for; undefined: they are. */

@@ -10,6 +10,7 @@ import * as esp from './esp.ts';
 import { escapesDefault, isExempt, needsPorts } from './exempt.ts';
 import type { Flight, Lack } from './flight.ts';
 import { isIcmpError } from './quote.ts';
+import { isSameFlow } from './same-flow.ts';
 import type { FamilySettings, Settings } from './settings.ts';
 import { outerDf, wantsWhole } from './tunnel.ts';
 
@@ -40,6 +41,28 @@ export function decideOutput(core: Core, flight: Flight): Verdict {
   const missing = chooseSas(core, flight, found);
   if (missing !== undefined) return { drop: missing };
   return checkSize(core, flight);
+}
+
+/**
+ * Most packets are of the flow of the one before them in the batch, and what was decided about that
+ * one holds for them: false if it does not. Nothing has been sealed yet, and nobody else has had
+ * the word in between.
+ */
+export function decideAs(flight: Flight, before: Flight): boolean {
+  const { packet, cursor } = flight;
+  if (!before.active || before.layerCount === 0 || before.owned) return false;
+  if (before.lacks.length > 0 || packet.len > before.packet.len) return false;
+  if (!isSameFlow(packet, cursor, before.packet, before.cursor)) return false;
+  flight.df = wantsWhole(packet, cursor.family);
+  if (flight.df !== before.df) return false;
+  flight.policy = before.policy;
+  flight.mtu = before.mtu;
+  flight.mtuLayers = before.mtuLayers;
+  for (let i = 0; i < before.layerCount; i++) {
+    const { sa, tunnel } = before.layers[i]!;
+    flight.push(sa, tunnel);
+  }
+  return true;
 }
 
 /**

@@ -40,7 +40,7 @@ export function prepare(core: Core, flight: Flight, sa: Sa, next: number): DropR
   const payloadLen = packet.end - cursor.insertAt;
   const gapAt = openGap(packet, cursor, udpLen(sa) + esp.HEADER_LEN + transform.ivLen);
   const espAt = gapAt + udpLen(sa);
-  esp.write(p, espAt, sa.spec.spi, seq % LOW);
+  esp.write(p, espAt, sa.spec.spi, seq >>> 0);
   writeIv(core, flight, sa, espAt + esp.HEADER_LEN, seq);
   // RFC 4303 §2.4: padding, then its length and the next header, end on the cipher's boundary.
   const overhang = (payloadLen + esp.TRAILER_LEN) % transform.alignLen;

@@ -55,6 +55,8 @@ export class Flight {
   finished = false;
   opening = false;
   sa: Sa | undefined;
+  /** Coming in: the policy has nothing against it, and it still is where it was. */
+  passed = false;
 
   // The job of the current layer, between its preparation and its completion.
   jobAt = 0;
@@ -80,6 +82,7 @@ export class Flight {
     this.finished = false;
     this.opening = false;
     this.sa = undefined;
+    this.passed = false;
     this.udpSport = 0;
     this.udpDport = 0;
   }

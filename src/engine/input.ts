@@ -12,7 +12,7 @@ import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
-import { checkInput } from './check.ts';
+import { checkedAs, checkInput } from './check.ts';
 import { type Core, noteDrop, tick } from './core.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
@@ -74,7 +74,7 @@ export class Input {
     while (this.#openRound(count)) {}
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
-      if (flight.active) this.#judge(flight);
+      if (flight.active) this.#judge(flight, i > 0 ? flights[i - 1]! : undefined);
     }
     this.#transmitter.flush();
   }
@@ -313,9 +313,12 @@ export class Input {
     flight.opening = false;
   }
 
-  #judge(flight: Flight): void {
+  #judge(flight: Flight, before: Flight | undefined): void {
     const core = this.#core;
     const { packet, cursor } = flight;
+    if (before?.passed && core.checked === undefined && checkedAs(flight, before)) {
+      return this.#deliver(flight);
+    }
     const check = isIcmpError(packet.bytes, cursor) ? judgeError : checkInput;
     let verdict = check(core, flight);
     if (verdict === 'ports-unknown') {
@@ -328,13 +331,17 @@ export class Input {
     core.checked?.(flight, verdict);
     if (flight.policy !== undefined) core.spd.used(flight.policy, core.nowMs, core.nowWallMs);
     if (verdict !== undefined) return this.#drop(flight, verdict);
-    const bad = this.#transmitter.add(
-      flight.packet,
-      flight.owned,
-      deliveredMtu(core, flight.packet),
-    );
+    this.#deliver(flight);
+  }
+
+  #deliver(flight: Flight): void {
+    const core = this.#core;
+    const mtu = deliveredMtu(core, flight.packet);
+    const bad = this.#transmitter.add(flight.packet, flight.owned, mtu);
     if (bad !== undefined) return this.#drop(flight, bad);
     core.stats.of(flight.packet).inDelivered++;
+    // Sending fragments lets others have the word, who may change policies.
+    flight.passed = !flight.owned && mtu === Number.POSITIVE_INFINITY;
   }
 
   #drop(flight: Flight, reason: DropReason): void {

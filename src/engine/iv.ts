@@ -21,8 +21,9 @@ export class IvSource {
   }
 
   writeUnique(p: Uint8Array, at: number, sa: Sa, seq: number): void {
+    // Bit operations take the low half of a number; a remainder of fractions costs 30 ns.
     setU32(p, at, sa.ivMask[0]! ^ Math.floor(seq / LOW));
-    setU32(p, at + 4, sa.ivMask[1]! ^ (seq % LOW));
+    setU32(p, at + 4, sa.ivMask[1]! ^ seq);
   }
 
   /** Octets that nobody can predict (RFC 3602 §3), drawn many at a time. */

@@ -6,7 +6,7 @@ import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import * as ah from './ah.ts';
 import { type Core, nextId, noteDrop, tick } from './core.ts';
-import { announceMissing, decideOutput, innerMtu } from './decide.ts';
+import { announceMissing, decideAs, decideOutput, innerMtu } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { mayReport, writeTooBig } from './icmp.ts';
@@ -54,7 +54,7 @@ export class Output {
       const flight = flights[i - from]!;
       flight.begin(packets[i]!, false);
       stats.of(flight.packet).outPackets++;
-      this.#decide(flight);
+      this.#decide(flight, i > from ? flights[i - from - 1]! : undefined);
       if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
     }
     const count = to - from;
@@ -71,11 +71,12 @@ export class Output {
     this.#transmitter.flush();
   }
 
-  #decide(flight: Flight): void {
+  #decide(flight: Flight, before: Flight | undefined): void {
     const core = this.#core;
     const bad = decode(flight.packet.bytes, flight.packet.at, flight.packet.end, flight.cursor);
     if (bad !== undefined) return this.#drop(flight, bad);
     flight.packet.end = flight.cursor.end;
+    if (before !== undefined && decideAs(flight, before)) return;
     let verdict = decideOutput(core, flight);
     if (verdict === 'reassemble') {
       if (!this.#reassemble(flight)) return;

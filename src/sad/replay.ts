@@ -35,7 +35,7 @@ export class ReplayWindow {
     const words = this.#ring();
     words.fill(-1);
     // The word of the top is in use above it, too: those numbers have not been seen.
-    words[Math.floor(top / 32) & (words.length - 1)] = (2 << (top % 32)) - 1;
+    words[Math.floor(top / 32) & (words.length - 1)] = (2 << (top & 31)) - 1;
   }
 
   /** Another window that has seen the same, for whoever only asks what would happen. */
@@ -65,7 +65,7 @@ export class ReplayWindow {
     if (seq > this.#top) this.#advance(seq);
     if (this.size > 0) {
       const words = this.#ring();
-      words[(seq / 32) & (words.length - 1)]! |= 1 << (seq % 32);
+      words[(seq / 32) & (words.length - 1)]! |= 1 << (seq & 31);
     }
     return true;
   }
@@ -88,7 +88,7 @@ export class ReplayWindow {
     const words = this.#words;
     // Without a ring, nothing was seen yet, whatever the number.
     if (words === undefined) return true;
-    return (words[(seq / 32) & (words.length - 1)]! & (1 << (seq % 32))) === 0;
+    return (words[(seq / 32) & (words.length - 1)]! & (1 << (seq & 31))) === 0;
   }
 
   #advance(seq: number): void {
@@ -109,7 +109,7 @@ export class ReplayWindow {
     // Without a window of its own the widest one that is not ambiguous.
     const size = this.size === 0 ? LOW / 2 : this.size;
     const high = Math.floor(this.#top / LOW);
-    const topLow = this.#top % LOW;
+    const topLow = this.#top >>> 0;
     if (topLow >= size - 1)
       return low >= topLow - size + 1 ? high * LOW + low : (high + 1) * LOW + low;
     return low >= topLow - size + 1 + LOW ? (high - 1) * LOW + low : high * LOW + low;

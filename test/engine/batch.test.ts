@@ -1,0 +1,160 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { address } from '../../src/base/address.ts';
+import { setU16, toHex, u8 } from '../../src/wire/bytes.ts';
+import * as ipv4 from '../../src/wire/ipv4.ts';
+import * as ipv6 from '../../src/wire/ipv6.ts';
+import { concat, counting, hex, ipv4Packet, ipv6Packet, udp } from '../wire/octets.ts';
+import { A, B, type LayerGiven, Pair } from './pair.ts';
+import { policy, type Rig, request, sa } from './rig.ts';
+
+/** A packet of some flow: few flows, so that many follow one of their own. */
+interface Sent {
+  readonly family: 4 | 6;
+  readonly upper: 'tcp' | 'udp' | 'icmp';
+  readonly host: number;
+  readonly port: number;
+  readonly len: number;
+  readonly df: boolean;
+  readonly options: boolean;
+  readonly part: 'whole' | 'first' | 'broken';
+}
+
+const flow = fc.record({
+  family: fc.constantFrom(4 as const, 4 as const, 6 as const),
+  upper: fc.constantFrom('tcp' as const, 'udp' as const, 'icmp' as const),
+  host: fc.constantFrom(2, 2, 2, 3),
+  port: fc.constantFrom(80, 80, 9, 500),
+});
+
+const rest = fc.record({
+  len: fc.constantFrom(0, 700, 1400, 1452, 1500, 2500),
+  df: fc.boolean(),
+  options: fc.constantFrom(false, false, true),
+  part: fc.constantFrom(...(['whole', 'whole', 'whole', 'whole', 'first', 'broken'] as const)),
+});
+
+/** Some packets of one flow after the other, of this one and of that. */
+const sent: fc.Arbitrary<Sent[]> = fc
+  .array(fc.tuple(flow, fc.array(rest, { minLength: 1, maxLength: 8 })), { maxLength: 16 })
+  .map((trains) => trains.flatMap(([one, all]) => all.map((each) => ({ ...one, ...each }))));
+
+function octetsOf({ family, upper, host, port, len, df, options, part }: Sent): Uint8Array {
+  const data = counting(len);
+  const isIcmp = upper === 'icmp';
+  const head = isIcmp ? concat(hex(family === 4 ? '0800' : '8000'), data) : udp(data);
+  if (!isIcmp) setU16(head, 2, port);
+  const protocol = { tcp: 6, udp: 17, icmp: family === 4 ? 1 : 58 }[upper];
+  const flags = part === 'first' ? ipv4.FLAG_MF : df ? ipv4.FLAG_DF : 0;
+  const more = hex(options ? '01010100' : '');
+  const packet =
+    family === 4
+      ? ipv4Packet({ protocol, flags, options: more }, head)
+      : ipv6Packet(protocol, head);
+  const dstAt = family === 4 ? ipv4.DST_AT : ipv6.DST_AT;
+  packet.set(address(family === 4 ? `10.0.0.${host}` : `2001:db8::${host}`).bytes, dstAt);
+  if (family === 4) ipv4.updateChecksum(packet, 0);
+  if (part === 'broken') setU16(packet, family === 4 ? 2 : 4, 0xffff);
+  return packet;
+}
+
+/** In three networks: protected, protected by other SAs for one port, and in the clear. */
+function routed(layers: readonly LayerGiven[]): Pair {
+  const pair = new Pair(layers, {
+    mtu: 1500,
+    settings: { dfbit: 'copy' },
+    ports: { protocol: 17, dport: 9 },
+  });
+  for (const [i, family] of ([4, 6] as const).entries()) {
+    const [src, dst] = [A[family], B[family]];
+    const given = { spi: 0x3001 + i, src, dst, mode: 'tunnel', reqid: 77 } as const;
+    const net = family === 4 ? '10.0.0.0/30' : '2001:db8::/126';
+    const all = family === 4 ? '0.0.0.0/0' : '::/0';
+    const one = request({ mode: 'tunnel', src, dst, reqid: 77 });
+    for (const rig of [pair.a, pair.b]) {
+      rig.sad.add(sa(given), 'mature');
+      const direction = rig === pair.a ? 'out' : 'in';
+      const bypass = family === 4 ? '10.0.0.3/32' : '2001:db8::3/128';
+      rig.spd.add(policy(direction, all, bypass, { type: 'none', priority: 1 }));
+      rig.spd.add(policy(direction, all, net, { requests: [one], priority: 2 }));
+    }
+  }
+  return pair;
+}
+
+/** Identifications count what a host makes, in the order in which it makes it. */
+function withoutId(packet: Uint8Array): string {
+  const copy = packet.slice();
+  if (u8(copy, 0) >>> 4 === 4) {
+    setU16(copy, 4, 0);
+    setU16(copy, 10, 0);
+  }
+  return toHex(copy);
+}
+
+function seen(rig: Rig): unknown {
+  const { stats } = rig.host;
+  return {
+    drops: rig.drops(),
+    sealed: stats.espSealed,
+    opened: stats.espOpened,
+    clear: stats.outClear,
+    delivered: stats.inDelivered,
+    tooBig: stats.tooBigSent,
+    free: rig.host.buffersFree,
+  };
+}
+
+const layers: readonly (readonly LayerGiven[])[] = [
+  [{}],
+  [{ protocol: 'ah' }],
+  [{ tunnel: 4 }],
+  [{ tunnel: 6, encapsulation: { srcPort: 4500, dstPort: 4500 } }],
+];
+
+describe('a batch gives what its packets give one by one', () => {
+  test('going out', () => {
+    fc.assert(
+      fc.property(sent, fc.constantFrom(...layers), (some, bundle) => {
+        const packets = some.map(octetsOf);
+        const [together, apart] = [routed(bundle).a, routed(bundle).a];
+        const wire = { together: together.output(...packets), apart: [] as Uint8Array[] };
+        const errors = { together: [...together.delivered], apart: [] as Uint8Array[] };
+        for (const packet of packets) {
+          wire.apart.push(...apart.output(packet));
+          errors.apart.push(...apart.delivered);
+        }
+        expect(wire.together.map(withoutId)).toEqual(wire.apart.map(withoutId));
+        expect(errors.together.map(withoutId)).toEqual(errors.apart.map(withoutId));
+        expect(seen(together)).toEqual(seen(apart));
+      }),
+      { numRuns: 150 },
+    );
+  });
+
+  test('coming in: duplicates are delivered once, and the bad ones do not touch the good', () => {
+    const fate = fc.constantFrom('once', 'once', 'once', 'twice', 'bent', 'cut', 'clear');
+    const fates = fc.infiniteStream(fc.tuple(fate, fc.nat(2000)));
+    fc.assert(
+      fc.property(sent, fates, fc.constantFrom(...layers), (some, fated, bundle) => {
+        const [together, apart] = [routed(bundle), routed(bundle)];
+        const packets = some.flatMap((one) => {
+          const [what, at] = fated.next().value;
+          const plain = octetsOf(one);
+          if (what === 'clear') return [plain];
+          return together.a.output(plain).flatMap((octets) => {
+            if (what === 'twice') return [octets, octets];
+            if (what === 'cut') return [octets.slice(0, at % octets.length)];
+            if (what === 'bent') octets[at % octets.length]! ^= 1 + (at % 255);
+            return [octets];
+          });
+        });
+        const delivered = together.b.input(...packets);
+        const others = packets.flatMap((packet) => apart.b.input(packet));
+        expect(delivered.map(toHex)).toEqual(others.map(toHex));
+        expect(seen(together.b)).toEqual(seen(apart.b));
+      }),
+      { numRuns: 150 },
+    );
+  });
+});
