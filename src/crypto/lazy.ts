@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts';
 import type { Algorithm } from './algorithms.ts';
 import type { CryptoProvider, TransformSpec } from './provider.ts';
 import { checkAhSpec, checkEspSpec } from './spec.ts';
-import type { AhTransform, EspTransform } from './transform.ts';
+import type { AhTransform, EspTransform, JobQueue } from './transform.ts';
 
 /**
  * A provider whose transforms are made at their first packet: what node:crypto or a native library
@@ -47,9 +47,9 @@ export class LazyCrypto implements CryptoProvider {
     if (kind === undefined) {
       const algorithms = algorithmsOf(spec);
       const made = this.#eager.esp(spec);
-      const { ivLen, icvLen, alignLen, iv, authenticates } = made;
+      const { ivLen, icvLen, alignLen, iv, authenticates, queue } = made;
       made.wipe();
-      const shape = { ivLen, icvLen, alignLen, iv, authenticates };
+      const shape = { ivLen, icvLen, alignLen, iv, authenticates, queue };
       kind = { ...shape, make: (of) => this.#eager.esp({ ...algorithms, ...partsOf(of) }) };
       this.#espKinds.set(name, kind);
     }
@@ -64,9 +64,10 @@ export class LazyCrypto implements CryptoProvider {
     if (kind === undefined) {
       const algorithms = algorithmsOf(spec);
       const made = this.#eager.ah(spec);
-      const { icvLen, ivLen } = made;
+      const { icvLen, ivLen, queue } = made;
       made.wipe();
-      kind = { icvLen, ivLen, make: (of) => this.#eager.ah({ ...algorithms, ...partsOf(of) }) };
+      const make = (of: KeySource) => this.#eager.ah({ ...algorithms, ...partsOf(of) });
+      kind = { icvLen, ivLen, queue, make };
       this.#ahKinds.set(name, kind);
     }
     return new LazyAh(kind, keys);
@@ -80,11 +81,12 @@ export interface KeySource {
 }
 
 /** What all transforms of one combination of algorithms and key lengths have in common. */
-interface EspKind extends Omit<EspTransform, 'seal' | 'open' | 'wipe'> {
+interface EspKind extends Omit<EspTransform, 'seal' | 'open' | 'sealLater' | 'openLater' | 'wipe'> {
   readonly make: (keys: KeySource) => EspTransform;
 }
 
-interface AhKind extends Omit<AhTransform, 'sign' | 'verify' | 'wipe'> {
+interface AhKind
+  extends Omit<AhTransform, 'sign' | 'verify' | 'signLater' | 'verifyLater' | 'wipe'> {
   readonly make: (keys: KeySource) => AhTransform;
 }
 
@@ -126,6 +128,18 @@ class LazyEsp implements EspTransform {
     return (this.#made ?? this.#make()).open(p, at, end, seqHigh);
   }
 
+  get queue(): JobQueue | undefined {
+    return this.#kind.queue;
+  }
+
+  sealLater(p: Uint8Array, at: number, end: number, seqHigh: number): number {
+    return (this.#made ?? this.#make()).sealLater!(p, at, end, seqHigh);
+  }
+
+  openLater(p: Uint8Array, at: number, end: number, seqHigh: number): number {
+    return (this.#made ?? this.#make()).openLater!(p, at, end, seqHigh);
+  }
+
   wipe(): void {
     this.#made?.wipe();
     this.#keys = undefined;
@@ -156,12 +170,52 @@ class LazyAh implements AhTransform {
     return this.#kind.ivLen;
   }
 
-  sign(...packet: Parameters<AhTransform['sign']>): void {
-    (this.#made ?? this.#make()).sign(...packet);
+  get queue(): JobQueue | undefined {
+    return this.#kind.queue;
   }
 
-  verify(...packet: Parameters<AhTransform['verify']>): boolean {
-    return (this.#made ?? this.#make()).verify(...packet);
+  sign(
+    p: Uint8Array,
+    at: number,
+    end: number,
+    seqHigh: number,
+    icv: Uint8Array,
+    icvAt: number,
+  ): void {
+    (this.#made ?? this.#make()).sign(p, at, end, seqHigh, icv, icvAt);
+  }
+
+  verify(
+    p: Uint8Array,
+    at: number,
+    end: number,
+    seqHigh: number,
+    icv: Uint8Array,
+    icvAt: number,
+  ): boolean {
+    return (this.#made ?? this.#make()).verify(p, at, end, seqHigh, icv, icvAt);
+  }
+
+  signLater(
+    p: Uint8Array,
+    at: number,
+    end: number,
+    seqHigh: number,
+    icv: Uint8Array,
+    icvAt: number,
+  ): number {
+    return (this.#made ?? this.#make()).signLater!(p, at, end, seqHigh, icv, icvAt);
+  }
+
+  verifyLater(
+    p: Uint8Array,
+    at: number,
+    end: number,
+    seqHigh: number,
+    icv: Uint8Array,
+    icvAt: number,
+  ): number {
+    return (this.#made ?? this.#make()).verifyLater!(p, at, end, seqHigh, icv, icvAt);
   }
 
   wipe(): void {

@@ -5,7 +5,32 @@
  *
  * `seqHigh` is the high half of an extended sequence number (RFC 4303 §2.2.1), or -1 for sequence
  * numbers of 32 bits.
+ *
+ * A native provider also takes **jobs**: `sealLater` and its kin note down what is to be done, and
+ * one `run` of the provider's queue does it for a whole batch, because a call out of JavaScript
+ * costs as much as sealing a small packet, and because some hardware is only fast on many packets
+ * at a time. The octets of a job belong to the queue until `run` returns. Transforms without a
+ * queue are used one packet at a time.
  */
+
+/**
+ * The jobs of all transforms of one provider, whatever their algorithms. Jobs are independent of
+ * each other: no two may touch the same octets.
+ */
+export interface JobQueue {
+  /** How many jobs fit between two calls of `run`; at least 256. One more is a mistake of ours. */
+  readonly capacity: number;
+  /** Jobs noted down since the last `run`. */
+  readonly count: number;
+  /** Does all of them. Numbers begin again at 0 with the next job. */
+  run(): void;
+  /**
+   * After `run` and until the next job is noted down: whether job `job` went well. For `openLater`
+   * and `verifyLater` false means a wrong ICV, as with `open` and `verify`; for `sealLater` and
+   * `signLater` it means that the library failed, and then the packet must not be sent.
+   */
+  ok(job: number): boolean;
+}
 
 /** ESP: an AEAD, or a cipher and a MAC (either may be null). */
 export interface EspTransform {
@@ -39,7 +64,17 @@ export interface EspTransform {
    */
   open(p: Uint8Array, at: number, end: number, seqHigh: number): boolean;
 
-  /** Zeroes the keys. The transform must not be used again. */
+  /** Missing: `seal` and `open` are all there is. Present: so are `sealLater` and `openLater`. */
+  readonly queue?: JobQueue | undefined;
+  /** As `seal`, at the next `run` of the queue. Returns the number of the job. */
+  sealLater?(p: Uint8Array, at: number, end: number, seqHigh: number): number;
+  /** As `open`, at the next `run` of the queue. Returns the number of the job. */
+  openLater?(p: Uint8Array, at: number, end: number, seqHigh: number): number;
+
+  /**
+   * Zeroes the keys; those that jobs are waiting for, when the jobs are done. The transform must
+   * not be used again.
+   */
   wipe(): void;
 }
 
@@ -80,5 +115,13 @@ export interface AhTransform {
     icvAt: number,
   ): boolean;
 
+  /** Missing: `sign` and `verify` are all there is. Present: so are the two below. */
+  readonly queue?: JobQueue | undefined;
+  /** As `sign`, at the next `run` of the queue. Returns the number of the job. */
+  signLater?(...packet: Parameters<AhTransform['sign']>): number;
+  /** As `verify`, at the next `run` of the queue. Returns the number of the job. */
+  verifyLater?(...packet: Parameters<AhTransform['verify']>): number;
+
+  /** As for ESP. */
   wipe(): void;
 }

@@ -7,15 +7,10 @@ import { PacketArena } from '../wire/packet.ts';
  */
 export interface HeldPacket {
   readonly octets: Uint8Array;
-  readonly segmentLen: number;
-  readonly checksumStart: number;
 }
 
 export function hold(packet: Packet): HeldPacket {
-  // Offsets in a held packet count from its first octet, since the copy will sit elsewhere in its
-  // next slot.
-  const checksumStart = packet.checksumStart === 0 ? 0 : packet.checksumStart - packet.at;
-  return { octets: packet.copy(), segmentLen: packet.segmentLen, checksumStart };
+  return { octets: packet.copy() };
 }
 
 /** How many packets a link to the kernel hands over at once. */
@@ -38,14 +33,8 @@ export class Delivery {
   deliver(held: readonly HeldPacket[], sink: PacketSink): void {
     for (let from = 0; from < held.length; from += this.#packets.length) {
       const count = Math.min(this.#packets.length, held.length - from);
-      for (let i = 0; i < count; i++) restore(held[from + i]!, this.#packets[i]!);
+      for (let i = 0; i < count; i++) this.#packets[i]!.load(held[from + i]!.octets);
       sink(this.#packets, count);
     }
   }
-}
-
-function restore(from: HeldPacket, to: Packet): void {
-  to.load(from.octets);
-  to.segmentLen = from.segmentLen;
-  to.checksumStart = from.checksumStart === 0 ? 0 : from.checksumStart + to.at;
 }

@@ -56,10 +56,6 @@ export function prepare(core: Core, flight: Flight, sa: Sa, next: number): DropR
   return undefined;
 }
 
-export function seal(flight: Flight, sa: Sa): void {
-  sa.spec.esp!.seal(flight.packet.bytes, flight.jobAt, flight.jobEnd, seqHigh(sa, flight.seq));
-}
-
 /** Writes the headers in front that depend on the sealed octets. */
 export function complete(flight: Flight, sa: Sa): void {
   const { packet, cursor } = flight;
@@ -94,11 +90,6 @@ export function prepareOpen(flight: Flight, sa: Sa, espAt: number): DropReason |
   flight.jobAt = espAt;
   flight.jobEnd = flight.packet.end;
   return undefined;
-}
-
-export function open(flight: Flight, sa: Sa): void {
-  const high = seqHigh(sa, flight.seq);
-  flight.jobOk = sa.spec.esp!.open(flight.packet.bytes, flight.jobAt, flight.jobEnd, high);
 }
 
 /**

@@ -63,6 +63,8 @@ export class Flight {
   jobEnd = 0;
   seq = 0;
   jobOk = false;
+  /** The number of an ESP job in its provider's queue; -1: it was done at once. */
+  job = -1;
   /** Coming in: what the layer held, and the protocol of that. */
   payloadAt = 0;
   payloadEnd = 0;

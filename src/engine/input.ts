@@ -14,6 +14,7 @@ import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
 import { checkedAs, checkInput } from './check.ts';
 import { type Core, noteDrop, tick } from './core.ts';
+import { CryptoRound } from './crypto-round.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { closeGap, finishHeader } from './header.ts';
@@ -47,6 +48,7 @@ export class Input {
   readonly #core: Core;
   readonly #reassembly: Reassembly;
   readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
+  readonly #crypto = new CryptoRound();
   readonly #transmitter: Transmitter;
 
   constructor(core: Core, reassembly: Reassembly) {
@@ -141,6 +143,7 @@ export class Input {
       const flight = flights[i]!;
       if (flight.opening) this.#open(flight);
     }
+    this.#crypto.run();
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (flight.opening && flight.active) this.#complete(flight);
@@ -234,7 +237,7 @@ export class Input {
   #open(flight: Flight): void {
     const sa = flight.sa!;
     if (sa.spec.protocol === 'esp') {
-      esp.open(flight, sa);
+      this.#crypto.open(flight, sa);
     } else {
       const bad = ah.verify(this.#core, flight, sa);
       if (bad !== undefined) this.#drop(flight, bad);
@@ -247,6 +250,7 @@ export class Input {
     // An earlier packet of this batch may have used the SA up, or moved the window.
     if (!sa.isUsable) return this.#drop(flight, 'sa-not-usable');
     if (sa.spec.protocol === 'esp') {
+      this.#crypto.settle(flight);
       const bad = esp.completeOpen(flight, sa);
       if (bad === 'esp-dummy') this.#count(flight, sa, 0);
       if (bad !== undefined) return this.#drop(flight, bad);

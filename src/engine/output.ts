@@ -1,3 +1,4 @@
+import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
 import { u8 } from '../wire/bytes.ts';
 import { decode } from '../wire/cursor.ts';
@@ -6,6 +7,7 @@ import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import * as ah from './ah.ts';
 import { type Core, nextId, noteDrop, tick } from './core.ts';
+import { CryptoRound } from './crypto-round.ts';
 import { announceMissing, decideAs, decideOutput, innerMtu } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
@@ -32,6 +34,7 @@ export class Output {
   readonly #reassembly: Reassembly;
   readonly #transmitter: Transmitter;
   readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
+  readonly #crypto = new CryptoRound();
 
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
@@ -145,12 +148,13 @@ export class Output {
       if (!flight.active || layer >= flight.layerCount) continue;
       const { sa } = flight.layers[layer]!;
       if (sa.spec.protocol === 'esp') {
-        esp.seal(flight, sa);
+        this.#crypto.seal(flight, sa);
       } else {
         const bad = ah.sign(this.#core, flight, sa);
         if (bad !== undefined) this.#drop(flight, bad);
       }
     }
+    this.#crypto.run();
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (flight.active && layer < flight.layerCount) this.#complete(flight, layer);
@@ -192,6 +196,8 @@ export class Output {
     const { sad, stats, nowMs } = this.#core;
     const { sa } = flight.layers[layer]!;
     if (sa.spec.protocol === 'esp') {
+      this.#crypto.settle(flight);
+      assert(flight.jobOk, 'the cryptographic library seals what it is given');
       esp.complete(flight, sa);
       if (sa.spec.encapsulation !== undefined) sa.lastSentMs = nowMs;
     }

@@ -10,10 +10,19 @@ export const TAILROOM = 512;
 /** The longest IP packet that is not a jumbogram: an IPv6 header and 65,535 octets. */
 export const PACKET_LEN_MAX = 40 + 65_535;
 /**
- * A multiple of 64, so that every slot begins on a cache line; not of 4096, so that slots do not
- * share cache sets.
+ * The longest IP packet of the usual wires, with something to spare: what a slot is made for where
+ * most packets are such, because slots close together need few pages of the processor's tables.
  */
-const SLOT_LEN = 64 * Math.ceil((HEADROOM + PACKET_LEN_MAX + TAILROOM) / 64) + 64;
+export const PACKET_LEN_SMALL = 1600;
+
+/**
+ * Octets of a slot for packets of up to `room` octets. A multiple of 64, so that every slot begins
+ * on a cache line; an odd one, so that slots do not share cache sets.
+ */
+export function slotLen(room: number): number {
+  const lines = Math.ceil((HEADROOM + room + TAILROOM) / 64);
+  return 64 * (lines | 1);
+}
 
 /**
  * One IP packet: octets `at` to `end` of a slot of one arena. Headers are written in front, in
@@ -25,10 +34,12 @@ export class Packet {
   readonly slotEnd: number;
   at: number;
   end: number;
-  /** Not 0: the payload is a TCP or UDP stream to be cut into segments of this many octets. */
-  segmentLen = 0;
-  /** Not 0: where the transport header begins whose checksum is still to be computed. */
-  checksumStart = 0;
+  /**
+   * In a batch: this packet was cut from the same large packet as the one before it, has the same
+   * length, and the same headers but for what counts up and checksums. What was decided for that
+   * one holds for this.
+   */
+  follows = false;
   /** Not 0: the packet was put together from fragments, the largest of which had so many octets. */
   fragmentMax = 0;
 
@@ -44,18 +55,22 @@ export class Packet {
     return this.end - this.at;
   }
 
+  /** Octets of the longest packet that fits behind the headroom. */
+  get room(): number {
+    return this.slotEnd - TAILROOM - HEADROOM - this.slotAt;
+  }
+
   /** Back to an empty packet with its full headroom. */
   reset(): void {
     this.at = this.slotAt + HEADROOM;
     this.end = this.at;
-    this.segmentLen = 0;
-    this.checksumStart = 0;
+    this.follows = false;
     this.fragmentMax = 0;
   }
 
   /** Fills the packet with a copy. The octets must fit behind the headroom. */
   load(from: Uint8Array, fromAt = 0, fromEnd = from.length): void {
-    assert(fromEnd - fromAt <= PACKET_LEN_MAX, 'packet fits its slot');
+    assert(fromEnd - fromAt <= this.room, 'packet fits its slot');
     this.reset();
     this.bytes.set(
       fromAt === 0 && fromEnd === from.length ? from : from.subarray(fromAt, fromEnd),
@@ -73,6 +88,13 @@ export class Packet {
 /** Where batches of packets go: borrowed until it returns. Only the first `count` packets count. */
 export type PacketSink = (packets: readonly Packet[], count: number) => void;
 
+export interface ArenaOptions {
+  /** Octets of the longest packet. Default `PACKET_LEN_MAX`. */
+  readonly room?: number;
+  /** Where the slots lie, if not in memory of their own: from `at` on, `slots * slotLen(room)`. */
+  readonly memory?: { readonly bytes: Uint8Array; readonly at: number };
+}
+
 /**
  * A fixed number of packet slots in one piece of memory, so that nothing is allocated per packet.
  */
@@ -80,10 +102,13 @@ export class PacketArena {
   readonly bytes: Uint8Array;
   readonly #free: Packet[] = [];
 
-  constructor(slots: number) {
-    this.bytes = new Uint8Array(slots * SLOT_LEN);
+  constructor(slots: number, options: ArenaOptions = {}) {
+    const len = slotLen(options.room ?? PACKET_LEN_MAX);
+    const { bytes, at } = options.memory ?? { bytes: new Uint8Array(slots * len), at: 0 };
+    assert(at >= 0 && at + slots * len <= bytes.length, 'slots lie in their memory');
+    this.bytes = bytes;
     for (let i = slots - 1; i >= 0; i--) {
-      this.#free.push(new Packet(this.bytes, i * SLOT_LEN, (i + 1) * SLOT_LEN));
+      this.#free.push(new Packet(bytes, at + i * len, at + (i + 1) * len));
     }
   }
 
@@ -106,7 +131,8 @@ export class PacketArena {
 
 /** A packet of its own, outside any arena: for tests, tools and rare paths. */
 export function packetFrom(octets: Uint8Array): Packet {
-  const packet = new Packet(new Uint8Array(SLOT_LEN), 0, SLOT_LEN);
+  const len = slotLen(Math.max(octets.length, PACKET_LEN_SMALL));
+  const packet = new Packet(new Uint8Array(len), 0, len);
   packet.load(octets);
   return packet;
 }

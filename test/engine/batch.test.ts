@@ -1,12 +1,14 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { address } from '../../src/base/address.ts';
+import type { JobQueue } from '../../src/crypto/transform.ts';
+import type { SaSpec } from '../../src/sad/sa.ts';
 import { setU16, toHex, u8 } from '../../src/wire/bytes.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import * as ipv6 from '../../src/wire/ipv6.ts';
 import { concat, counting, hex, ipv4Packet, ipv6Packet, udp } from '../wire/octets.ts';
 import { A, B, type LayerGiven, Pair } from './pair.ts';
-import { policy, type Rig, request, sa } from './rig.ts';
+import { policy, Rig, request, sa } from './rig.ts';
 
 /** A packet of some flow: few flows, so that many follow one of their own. */
 interface Sent {
@@ -151,10 +153,102 @@ describe('a batch gives what its packets give one by one', () => {
         });
         const delivered = together.b.input(...packets);
         const others = packets.flatMap((packet) => apart.b.input(packet));
-        expect(delivered.map(toHex)).toEqual(others.map(toHex));
+        expect(delivered.map((p) => toHex(p))).toEqual(others.map((p) => toHex(p)));
         expect(seen(together.b)).toEqual(seen(apart.b));
       }),
       { numRuns: 150 },
     );
+  });
+});
+
+/** A provider that does its jobs when it is told to, by the real transforms. */
+function queued(spec: SaSpec, queue: Jobs): SaSpec {
+  const esp = spec.esp!;
+  const later = (job: () => boolean) => queue.add(job);
+  return {
+    ...spec,
+    esp: {
+      ...{ ivLen: esp.ivLen, icvLen: esp.icvLen, alignLen: esp.alignLen, iv: esp.iv },
+      authenticates: esp.authenticates,
+      seal: (...given) => esp.seal(...given),
+      open: (...given) => esp.open(...given),
+      queue,
+      sealLater: (...given) =>
+        later(() => {
+          esp.seal(...given);
+          return true;
+        }),
+      openLater: (...given) => later(() => esp.open(...given)),
+      wipe: () => esp.wipe(),
+    },
+  };
+}
+
+class Jobs implements JobQueue {
+  readonly capacity = 256;
+  readonly #jobs: (() => boolean)[] = [];
+  readonly #ok: boolean[] = [];
+  most = 0;
+
+  get count(): number {
+    return this.#jobs.length;
+  }
+
+  add(job: () => boolean): number {
+    this.#jobs.push(job);
+    this.most = Math.max(this.most, this.count);
+    return this.count - 1;
+  }
+
+  run(): void {
+    this.#ok.splice(0, Infinity, ...this.#jobs.map((job) => job()));
+    this.#jobs.length = 0;
+  }
+
+  ok(job: number): boolean {
+    return this.#ok[job]!;
+  }
+}
+
+describe('a provider with a queue', () => {
+  /** A sends to B by SAs of two queues and of none; every batch has packets of each. */
+  function hosts(): { a: Rig; b: Rig; queues: readonly Jobs[] } {
+    const [a, b] = [new Rig(), new Rig()];
+    const queues = [new Jobs(), new Jobs()];
+    for (const rig of [a, b]) {
+      for (const [i, queue] of [...queues, undefined].entries()) {
+        const given = sa({ spi: 0x1001 + i, src: A[4], dst: B[4], reqid: i + 1 });
+        rig.sad.add(queue === undefined ? given : queued(given, queue), 'mature');
+        const direction = rig === a ? 'out' : 'in';
+        const requests = [request({ reqid: i + 1 })];
+        const only = { protocol: 17, dport: 5000 + i, requests };
+        rig.spd.add(policy(direction, '0.0.0.0/0', '0.0.0.0/0', only));
+      }
+    }
+    return { a, b, queues };
+  }
+
+  const packets = Array.from({ length: 150 }, (_, i) => {
+    const head = udp(counting(i));
+    setU16(head, 2, 5000 + (i % 3));
+    return ipv4Packet({ protocol: 17 }, head);
+  });
+
+  test('gets a whole batch at once; whatever has no queue, or another one, is served as well', () => {
+    const { a, b, queues } = hosts();
+    const wire = a.output(...packets);
+    expect(queues[0]!.most).toBeGreaterThan(20);
+    expect(queues.map(({ count }) => count)).toEqual([0, 0]);
+    expect(b.input(...wire).map((p) => toHex(p))).toEqual(packets.map((p) => toHex(p)));
+    expect([a.drops(), b.drops()]).toEqual([{}, {}]);
+  });
+
+  test('tells the right packet from the wrong one', () => {
+    const { a, b } = hosts();
+    const wire = a.output(...packets);
+    for (const i of [0, 3, 64, 65, 149]) wire[i]!.set([wire[i]!.at(-1)! ^ 1], wire[i]!.length - 1);
+    const good = packets.filter((_, i) => ![0, 3, 64, 65, 149].includes(i));
+    expect(b.input(...wire).map((p) => toHex(p))).toEqual(good.map((p) => toHex(p)));
+    expect(b.drops()).toEqual({ 'in esp-bad-icv': 5 });
   });
 });
