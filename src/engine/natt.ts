@@ -25,8 +25,10 @@ export function noteMapping(core: Core, flight: Flight, sa: Sa): void {
   const { packet, cursor, udpSport } = flight;
   if (!sa.spec.esp!.authenticates || sa.replay.size === 0) return;
   if (flight.seq !== sa.replay.top) return;
-  const known = sa.seenAt ?? { address: sa.spec.src, port: sa.spec.encapsulation!.srcPort };
-  if (udpSport === known.port && isAt(known.address, cursor, packet)) return;
+  const address = sa.seenAt?.address ?? sa.spec.src;
+  const port = sa.seenAt?.port ?? sa.spec.encapsulation!.srcPort;
+  if (udpSport === port && isAt(address, cursor, packet)) return;
+  const known = { address, port };
   const now = { address: addressFrom(cursor.family, packet.bytes, cursor.srcAt), port: udpSport };
   core.stats.natMappings++;
   core.events.natMapping?.(sa, known, now);

@@ -9,8 +9,11 @@ import { fragment } from './fragment.ts';
 export class Transmitter {
   readonly #core: Core;
   readonly #side: 'wire' | 'local';
+  // As long as they ever had to be: an array that is emptied gives its room back.
   readonly #packets: Packet[] = [];
   readonly #owned: Packet[] = [];
+  #packetCount = 0;
+  #ownedCount = 0;
   readonly #cursor = new Cursor();
   readonly #id = new Uint8Array(4);
 
@@ -30,17 +33,25 @@ export class Transmitter {
       if (bad === undefined && owned) this.#core.arena.give(packet);
       return bad;
     }
-    this.#packets.push(packet);
-    if (owned) this.#owned.push(packet);
+    this.#put(packet, owned);
     return undefined;
   }
 
   flush(): void {
     const send = this.#side === 'wire' ? this.#core.transmit : this.#core.deliver;
-    if (this.#packets.length > 0) send(this.#packets, this.#packets.length);
-    for (const packet of this.#owned) this.#core.arena.give(packet);
-    this.#packets.length = 0;
-    this.#owned.length = 0;
+    if (this.#packetCount > 0) send(this.#packets, this.#packetCount);
+    this.#clear();
+  }
+
+  #put(packet: Packet, owned: boolean): void {
+    this.#packets[this.#packetCount++] = packet;
+    if (owned) this.#owned[this.#ownedCount++] = packet;
+  }
+
+  #clear(): void {
+    for (let i = 0; i < this.#ownedCount; i++) this.#core.arena.give(this.#owned[i]!);
+    this.#packetCount = 0;
+    this.#ownedCount = 0;
   }
 
   #addFragments(packet: Packet, mtu: number): DropReason | undefined {
@@ -52,15 +63,13 @@ export class Transmitter {
       if (this.#side === 'wire') {
         const counters = core.stats.of(packet);
         counters.fragmented++;
-        counters.fragmentsMade += this.#packets.length;
+        counters.fragmentsMade += this.#packetCount;
       }
       this.flush();
       return undefined;
     }
     // A part of a datagram is of no use to anybody.
-    for (const piece of this.#owned) core.arena.give(piece);
-    this.#packets.length = 0;
-    this.#owned.length = 0;
+    this.#clear();
     return bad;
   }
 
@@ -77,10 +86,7 @@ export class Transmitter {
       mtu,
       u32(this.#id, 0),
       () => core.arena.take(),
-      (piece) => {
-        this.#packets.push(piece);
-        this.#owned.push(piece);
-      },
+      (piece) => this.#put(piece, true),
     );
   }
 }
