@@ -100,7 +100,9 @@ export function prefixHas(of: Prefix, one: Address): boolean {
 }
 
 export function isUnspecified(one: Address): boolean {
-  return one.bytes.every((octet) => octet === 0);
+  const { bytes } = one;
+  for (let i = 0; i < bytes.length; i++) if (bytes[i] !== 0) return false;
+  return true;
 }
 
 export function isMulticast(one: Address): boolean {

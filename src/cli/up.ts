@@ -4,6 +4,7 @@ import type { Address } from '../base/address.ts';
 import type { LogLevel } from '../base/env.ts';
 import { attachmentStatePath, controlPath, stateFolder } from '../daemon/paths.ts';
 import { systemResolver } from '../daemon/resolver.ts';
+import { inlineDeeply } from '../daemon/inlining.ts';
 import { type RunOptions, runHost } from '../daemon/run.ts';
 import { RULE_PREF_DEFAULT, TABLE_DEFAULT, TUN_DEFAULT } from '../drivers/linux/attachment.ts';
 import type { Endpoint } from '../drivers/udp-packet.ts';
@@ -127,6 +128,7 @@ function addAttachmentOptions(command: Command): void {
 }
 
 async function up(options: UpOptions): Promise<void> {
+  inlineDeeply();
   await runHost({ ...runOptions(options), ready: announceReady });
 }
 
