@@ -1,6 +1,6 @@
 import type { AhTransform, EspTransform } from '../../../src/crypto/transform.ts';
 import { setU16, u16 } from '../../../src/wire/bytes.ts';
-import { type Packet, packetFrom } from '../../../src/wire/packet.ts';
+import { type Packet, PacketArena } from '../../../src/wire/packet.ts';
 import { policy, Rig, request, type SaOptions, sa } from '../../engine/rig.ts';
 import {
   concat,
@@ -297,7 +297,8 @@ export const host: Target = {
   create: () => {
     const all = rig();
     policies(all);
-    const pool = Array.from({ length: 16 }, () => packetFrom(new Uint8Array(0)));
+    const arena = new PacketArena(16);
+    const pool = Array.from({ length: 16 }, () => arena.take()!);
     return (input) => run(all, pool, input);
   },
 };
