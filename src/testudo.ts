@@ -29,12 +29,22 @@ export { pcapLink } from './drivers/pcap-link.ts';
 export { traceLink } from './drivers/trace.ts';
 export { Host, type HostOptions } from './engine/host.ts';
 export { defaultSettings, type Settings } from './engine/settings.ts';
+export { readSocketOption, writeSocketOption } from './engine/socket-option.ts';
+export { type SocketEnds, type SocketHandle, SocketPolicies } from './engine/socket-policies.ts';
+export type { SocketRule } from './engine/socket-rule.ts';
+export type { Protection } from './engine/socket-status.ts';
 export { Inet } from './inet/inet.ts';
 export { KeyEngine } from './key/engine.ts';
 export { Sa, type SaSpec, saSpec } from './sad/sa.ts';
 export { Sad } from './sad/sad.ts';
 export { memorySequences, type SequenceStore } from './sad/sequence.ts';
 export type { Policy, PolicySpec, Request, Selector } from './spd/policy.ts';
+export {
+  formatPolicy,
+  parsePolicy,
+  policyFromBytes,
+  policyToBytes,
+} from './spd/set-policy.ts';
 export { Spd } from './spd/spd.ts';
 export { dissect } from './wire/dissect.ts';
 export { Packet, PacketArena, type PacketSink, packetFrom } from './wire/packet.ts';

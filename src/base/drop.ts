@@ -106,6 +106,11 @@ export const DROPS = {
   ),
   // going out
   'held-too-long': row('out', 'nosa', 'waited for an SA, which did not come in time'),
+  'socket-unknown': row(
+    'out',
+    'polvio',
+    'from a socket that wants protection, and which one it is nobody has said',
+  ),
   'no-sa': row('out', 'nosa', 'the policy demands an SA and there is none yet'),
   'sequence-exhausted': row(
     'out',

@@ -1,29 +1,84 @@
 import { sameAddress } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Policy, Request } from '../spd/policy.ts';
+import type { Lookup } from '../spd/policy-index.ts';
 import type { Core } from './core.ts';
 import { effectiveLevel, familySettings } from './decide.ts';
 import { escapesDefault, isExempt } from './exempt.ts';
 import type { Flight, Layer } from './flight.ts';
 import { isSameFlow } from './same-flow.ts';
+import type { SocketEntry } from './socket-policies.ts';
+import { policyOfSocket } from './socket-rule.ts';
 
 /**
  * Whether a packet that came in may be handed on: the inbound check of RFC 4301 §5.2. The flight
  * holds the SAs that were actually used, outermost first. Undefined: it may. `ports-unknown`: it is
  * a fragment and the answer needs the datagram.
  */
-export function checkInput(core: Core, flight: Flight): DropReason | 'ports-unknown' | undefined {
+export function checkInput(core: Core, flight: Flight): InputVerdict {
+  return core.sockets.size > 0 ? checkForSockets(core, flight) : checkForHost(core, flight);
+}
+
+export type InputVerdict = DropReason | 'ports-unknown' | undefined;
+
+function checkForHost(core: Core, flight: Flight): InputVerdict {
   const { packet, cursor } = flight;
-  const found = core.spd.lookup('in', packet.bytes, cursor);
+  return checkBy(core, flight, core.spd.lookup('in', packet.bytes, cursor), undefined);
+}
+
+/** As the host's policies say, or for the packets of a socket that has its own as that one says. */
+function checkForSockets(core: Core, flight: Flight): InputVerdict {
+  const { packet, cursor } = flight;
+  const { sockets } = core;
+  if (cursor.isFragment) {
+    if (sockets.concerns(packet.bytes, cursor)) return 'ports-unknown';
+    return checkForHost(core, flight);
+  }
+  const owner = sockets.find('in', packet.bytes, cursor);
+  const verdict =
+    owner === undefined ? checkForHost(core, flight) : checkForSocket(core, flight, owner);
+  if (owner !== undefined && verdict === undefined) flight.takers = owner.alone;
+  const raws = sockets.raws('in', packet.bytes, cursor);
+  return raws.length === 0 ? verdict : checkForRaws(core, flight, raws, verdict);
+}
+
+/** Raw sockets get copies, each as its own policy says, whatever becomes of the packet itself. */
+function checkForRaws(
+  core: Core,
+  flight: Flight,
+  raws: readonly SocketEntry[],
+  verdict: InputVerdict,
+): InputVerdict {
+  const accepting = raws.filter((raw) => checkForSocket(core, flight, raw) === undefined);
+  const { sockets = [], others = verdict === undefined } = flight.takers ?? {};
+  if (accepting.length === 0) return verdict;
+  flight.takers = { sockets: [...sockets, ...accepting], others };
+  return undefined;
+}
+
+function checkForSocket(core: Core, flight: Flight, socket: SocketEntry): InputVerdict {
+  const { packet, cursor } = flight;
+  const own = socket.policies.in;
+  const found = policyOfSocket(core.spd, socket, 'in', packet.bytes, cursor);
+  core.askedSocket?.(socket, packet.bytes, cursor, found);
+  // A bypass lets in what is clear. What a tunnel brings is for the policies of the tunnel.
+  const isTunnelled = found === own && own?.type === 'none' && usedTunnel(flight, 0);
+  const verdict = isTunnelled ? checkForHost(core, flight) : checkBy(core, flight, found, own);
+  if (verdict !== undefined) core.sockets.noteRefusal(socket);
+  return verdict;
+}
+
+/** `own`: the policy of the socket that the packet is for, which is meant for no other packets. */
+function checkBy(core: Core, flight: Flight, found: Lookup, own: Policy | undefined): InputVerdict {
+  const { packet, cursor } = flight;
   if (found === 'ports-unknown') return found;
   if (found === 'none') return withoutPolicy(core, flight);
   flight.policy = found;
   if (found.type === 'discard') return 'policy-discard';
   if (found.type === 'none') return usedTunnel(flight, 0) ? 'policy-mismatch' : undefined;
   if (found.requests.length === 0) return 'policy-empty';
-  if (flight.layerCount === 0 && isExempt(found, 'in', packet.bytes, cursor, core.settings)) {
-    return undefined;
-  }
+  const mayBeExempt = flight.layerCount === 0 && found !== own;
+  if (mayBeExempt && isExempt(found, 'in', packet.bytes, cursor, core.settings)) return undefined;
   return meetsPolicy(core, flight, found);
 }
 
@@ -41,6 +96,7 @@ export function checkedAs(flight: Flight, before: Flight): boolean {
   }
   if (!isSameFlow(packet, cursor, before.packet, before.cursor)) return false;
   flight.policy = before.policy;
+  flight.takers = before.takers;
   return true;
 }
 

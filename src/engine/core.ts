@@ -4,6 +4,7 @@ import type { Env } from '../base/env.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Sad } from '../sad/sad.ts';
 import type { Policy, Request } from '../spd/policy.ts';
+import type { Lookup } from '../spd/policy-index.ts';
 import type { Spd } from '../spd/spd.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import type { Packet, PacketArena, PacketSink } from '../wire/packet.ts';
@@ -14,6 +15,8 @@ import type { PathMtus } from './pmtu.ts';
 import type { Quote } from './quote.ts';
 import type { SaCache } from './sa-cache.ts';
 import type { Settings } from './settings.ts';
+import type { SocketEntry, SocketPolicies, Takers } from './socket-policies.ts';
+import { SOCKET_POLICY_ID_MIN } from './socket-rule.ts';
 import { familyOf, type Side, type Stats } from './stats.ts';
 import type { Tracer } from './tracer.ts';
 
@@ -22,6 +25,8 @@ export interface Core {
   readonly env: Env;
   readonly sad: SaTable;
   readonly spd: PolicyTable;
+  /** Sockets with policies of their own. */
+  readonly sockets: SocketTable;
   readonly settings: Settings;
   readonly stats: Stats;
   readonly events: Events;
@@ -54,10 +59,16 @@ export interface Core {
   /** To the wire, and to the local side. */
   transmit: PacketSink;
   deliver: PacketSink;
+  /** To sockets of the table; undefined: they get theirs as everybody does. */
+  readonly deliverToSockets: SocketSink | undefined;
   /** Who watches packets, if anybody does. */
   tracer?: Tracer | undefined;
   /** Explanations only: sees an incoming packet when the policy has been asked about it. */
   readonly checked?: ((flight: Flight, verdict: DropReason | undefined) => void) | undefined;
+  /** Explanations only: sees what was said about a packet of a socket. */
+  readonly askedSocket?:
+    | ((socket: SocketEntry, p: Uint8Array, cursor: Cursor, found: Lookup) => void)
+    | undefined;
 }
 
 /** What the engine asks of the databases, so that an explanation can stand in front of them. */
@@ -65,6 +76,7 @@ export type SaTable = Pick<
   Sad,
   | 'generation'
   | 'all'
+  | 'encapsulated'
   | 'inbound'
   | 'outbound'
   | 'between'
@@ -75,6 +87,17 @@ export type SaTable = Pick<
   | 'account'
 >;
 export type PolicyTable = Pick<Spd, 'lookup' | 'used' | 'list' | 'count' | 'cacheCounters'>;
+export type SocketTable = Pick<
+  SocketPolicies,
+  'size' | 'find' | 'sender' | 'raws' | 'concerns' | 'noteUse' | 'noteRefusal'
+>;
+
+/** Packets for sockets, borrowed until it returns; `takers` says for each packet which ones. */
+export type SocketSink = (
+  packets: readonly Packet[],
+  count: number,
+  takers: readonly Takers[],
+) => void;
 
 /**
  * Identifications that are not 0, one after the other from a random start (RFC 6864 §4.1 asks for
@@ -83,6 +106,12 @@ export type PolicyTable = Pick<Spd, 'lookup' | 'used' | 'list' | 'count' | 'cach
 export function nextId(core: Core): number {
   core.nextId = (core.nextId % 0xffff) + 1;
   return core.nextId;
+}
+
+/** A packet follows the policy that was found for it; those of sockets have no lifetimes. */
+export function noteUsed({ spd, nowMs, nowWallMs }: Core, policy: Policy | undefined): void {
+  if (policy === undefined || policy.id >= SOCKET_POLICY_ID_MIN) return;
+  spd.used(policy, nowMs, nowWallMs);
 }
 
 /** A batch begins. */

@@ -2,6 +2,7 @@ import { type Address, addressFrom, sameAddress } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Policy, Request } from '../spd/policy.ts';
+import type { Lookup } from '../spd/policy-index.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import * as ah from './ah.ts';
@@ -12,6 +13,7 @@ import type { Flight, Lack } from './flight.ts';
 import { isIcmpError } from './quote.ts';
 import { isSameFlow } from './same-flow.ts';
 import type { FamilySettings, Settings } from './settings.ts';
+import { policyOfSocket } from './socket-rule.ts';
 import { outerDf, wantsWhole } from './tunnel.ts';
 
 /**
@@ -27,7 +29,8 @@ export type Verdict = 'clear' | 'protect' | 'reassemble' | { readonly drop: Drop
  */
 export function decideOutput(core: Core, flight: Flight): Verdict {
   const { packet, cursor } = flight;
-  const found = core.spd.lookup('out', packet.bytes, cursor);
+  const found = policyOf(core, flight);
+  const isOwn = flight.socket !== undefined && found === flight.socket.policies.out;
   if (found === 'ports-unknown') return 'reassemble';
   if (found === 'none') return errorVerdict(core, flight) ?? defaultVerdict(core, flight);
   flight.policy = found;
@@ -36,11 +39,20 @@ export function decideOutput(core: Core, flight: Flight): Verdict {
   if (found.requests.length === 0) return { drop: 'policy-empty' };
   // Transport mode protects whole datagrams only (RFC 4303 §3.3.4).
   if (cursor.isFragment && found.requests[0]!.mode === 'transport') return 'reassemble';
-  if (needsPorts(found, packet.bytes, cursor)) return 'reassemble';
-  if (isExempt(found, 'out', packet.bytes, cursor, core.settings)) return checkSize(core, flight);
+  if (!isOwn) {
+    if (needsPorts(found, packet.bytes, cursor)) return 'reassemble';
+    if (isExempt(found, 'out', packet.bytes, cursor, core.settings)) return checkSize(core, flight);
+  }
   const missing = chooseSas(core, flight, found);
   if (missing !== undefined) return { drop: missing };
   return checkSize(core, flight);
+}
+
+function policyOf(core: Core, { packet, cursor, socket }: Flight): Lookup {
+  if (socket === undefined) return core.spd.lookup('out', packet.bytes, cursor);
+  const found = policyOfSocket(core.spd, socket, 'out', packet.bytes, cursor);
+  core.askedSocket?.(socket, packet.bytes, cursor, found);
+  return found;
 }
 
 /**
@@ -56,6 +68,7 @@ export function decideAs(flight: Flight, before: Flight): boolean {
   flight.df = wantsWhole(packet, cursor.family);
   if (flight.df !== before.df) return false;
   flight.policy = before.policy;
+  flight.socket = before.socket;
   flight.mtu = before.mtu;
   flight.mtuLayers = before.mtuLayers;
   for (let i = 0; i < before.layerCount; i++) {

@@ -100,6 +100,9 @@ export const ADVICE: Readonly<Record<DropReason, Advice>> = {
   'no-sa': policy(
     'add an SA that fits the request, or start a key exchange daemon: none is registered',
   ),
+  'socket-unknown': packet(
+    'nothing, if the socket was closed just before; otherwise set its policy again, or start the program anew',
+  ),
   'sequence-exhausted': sa('make a new SA with a new key; ESN has room for more packets'),
   'sequence-store': sa('make room on the disk that holds the state folder'),
   'too-big': {

@@ -10,8 +10,15 @@ import type { Core } from './core.ts';
 import { effectiveLevel, endsOfLack, familySettings, protectedLen } from './decide.ts';
 import { escapesDefault, isExempt } from './exempt.ts';
 import { passedOver, saText } from './explain-sa.ts';
-import type { PolicyChoice, PolicyText, RefusedPolicy, RequestStep } from './explanation.ts';
+import type {
+  PolicyChoice,
+  PolicyText,
+  RefusedPolicy,
+  RequestStep,
+  SocketText,
+} from './explanation.ts';
 import type { Flight, Layer } from './flight.ts';
+import { describeEnds, type SocketEntry } from './socket-policies.ts';
 
 /** How many policies that do not fit are shown, and how many are looked at for that. */
 const SHOWN_MAX = 20;
@@ -28,15 +35,61 @@ export function policyText(policy: Policy): PolicyText {
   };
 }
 
+export interface Asked {
+  /** The packet, as it was when the policy was asked. */
+  readonly octets: Uint8Array;
+  readonly found: Lookup;
+  readonly socket?: SocketEntry;
+}
+
 /**
- * What was looked at before `found`. `octets`: the packet, as it was when the policy was asked;
- * `quoted`: the policy of the flow that it reports about, if it is an error.
+ * What was looked at before the policy that was found. `quoted`: the policy of the flow that the
+ * packet reports about, if it is an error.
  */
 export function policyChoice(
   core: Core,
   direction: 'in' | 'out',
-  octets: Uint8Array,
-  found: Lookup,
+  asked: Asked,
+  quoted: Lookup | undefined,
+): PolicyChoice {
+  const { socket, found } = asked;
+  if (socket === undefined) return choiceOfHost(core, direction, asked, quoted);
+  const own = socket.policies[direction];
+  const decides = found === own;
+  const text = { socket: socketText(socket, direction, decides) };
+  if (!decides) return { ...choiceOfHost(core, direction, asked, quoted), ...text };
+  const policy = { found: policyText(own as Policy) };
+  if (socket.privileged) return { direction, considered: [], notShown: 0, ...text, ...policy };
+  const { byDefault: _, ...host } = choiceOfHost(
+    core,
+    direction,
+    { ...asked, found: 'none' },
+    undefined,
+  );
+  return { ...host, ...text, ...policy };
+}
+
+function socketText(socket: SocketEntry, direction: 'in' | 'out', decides: boolean): SocketText {
+  const { privileged, rules } = socket;
+  const rule = rules[direction].type;
+  const order = privileged ? 'it is privileged, so its policy comes first' : PRIVILEGE;
+  const why = rule === 'entrust' ? 'it leaves its packets to the policies of the host' : order;
+  const match = matchText(socket.ends);
+  return { ends: describeEnds(socket.ends), rule, privileged, decides, match, why };
+}
+
+function matchText({ raw, local, remote }: SocketEntry['ends']): string {
+  if (raw) return 'it is raw, and has all packets of its protocol';
+  if (remote) return 'it is connected with the other end of the packet';
+  return `it is bound to this ${local ? 'address and port' : 'port of any address'}`;
+}
+
+const PRIVILEGE = 'it is not privileged, so its policy is for what no policy of the host speaks of';
+
+function choiceOfHost(
+  core: Core,
+  direction: 'in' | 'out',
+  { octets, found }: Asked,
   quoted: Lookup | undefined,
 ): PolicyChoice {
   const cursor = new Cursor();

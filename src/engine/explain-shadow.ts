@@ -7,15 +7,16 @@ import type { Direction } from '../spd/policy.ts';
 import type { Lookup } from '../spd/policy-index.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import { PACKET_LEN_MAX, PacketArena, type PacketSink, packetFrom } from '../wire/packet.ts';
-import type { Core, Events, PolicyTable, SaTable } from './core.ts';
+import type { Core, Events, PolicyTable, SaTable, SocketTable } from './core.ts';
 import type { Flight } from './flight.ts';
 import { Hold } from './hold.ts';
 import { Input } from './input.ts';
 import { IvSource } from './iv.ts';
-import { Output } from './output.ts';
+import { Output, type OutputSource } from './output.ts';
 import { Quote } from './quote.ts';
 import { Reassembly } from './reassembly.ts';
 import { SaCache } from './sa-cache.ts';
+import type { SocketEntry } from './socket-policies.ts';
 import { Stats } from './stats.ts';
 
 export interface ShadowOptions {
@@ -30,7 +31,14 @@ export interface ShadowOptions {
 /** What one packet made the engine ask and do. */
 export interface Traces {
   /** The last question about a policy: the packet as it was then. */
-  asked: { readonly octets: Uint8Array; readonly found: Lookup } | undefined;
+  asked:
+    | {
+        readonly octets: Uint8Array;
+        readonly found: Lookup;
+        /** Whose packet it is, and whose policy had a say. */
+        readonly socket?: SocketEntry;
+      }
+    | undefined;
   /** The policy of the flow that an ICMP error quotes, where it was asked for. */
   quoted: Lookup | undefined;
   /** SAs that were looked for by what stands in the packet, and the answer. */
@@ -80,6 +88,7 @@ export class Shadow {
       env: { ...env, log: () => {} },
       sad: this.#saTable(),
       spd: this.#policyTable(),
+      sockets: this.#socketTable(),
       settings,
       stats: new Stats(),
       events: this.#events(),
@@ -103,7 +112,11 @@ export class Shadow {
       mtu: options.mtu ?? real.mtu,
       transmit: keep(this.traces.sent),
       deliver: keep(this.traces.delivered),
+      deliverToSockets: undefined,
       checked: (flight, verdict) => this.checked?.(flight, verdict),
+      askedSocket: (socket, p, cursor, found) => {
+        this.traces.asked = { octets: p.slice(cursor.at, cursor.end), found, socket };
+      },
     };
     this.#outgoing = this.#reassembly();
     this.#incoming = this.#reassembly();
@@ -112,10 +125,10 @@ export class Shadow {
   }
 
   /** Takes one packet through; `traces` are those of the last one. */
-  run(side: 'in' | 'out', octets: Uint8Array): void {
+  run(side: 'in' | 'out', octets: Uint8Array, source: OutputSource = 'host'): void {
     clear(this.traces);
     const packet = packetFrom(octets);
-    if (side === 'out') this.#output.run([packet], 1);
+    if (side === 'out') this.#output.run([packet], 1, source);
     else this.#input.run([packet], 1);
   }
 
@@ -153,6 +166,7 @@ export class Shadow {
         return sad.generation;
       },
       all: () => sad.all(),
+      encapsulated: () => [],
       inbound: (protocol, spi, p, dstAt, dstLen) => {
         const sa = sad.inbound(protocol, spi, p, dstAt, dstLen);
         const dst = addressFrom(dstLen === 4 ? 4 : 6, p, dstAt);
@@ -186,6 +200,21 @@ export class Shadow {
         else this.traces.asked = { octets: p.slice(cursor.at, cursor.end), found };
         return found;
       },
+    };
+  }
+
+  #socketTable(): SocketTable {
+    const { sockets } = this.#real;
+    return {
+      get size() {
+        return sockets.size;
+      },
+      find: (...asked) => sockets.find(...asked),
+      sender: (...asked) => sockets.sender(...asked),
+      raws: (...asked) => sockets.raws(...asked),
+      concerns: (...asked) => sockets.concerns(...asked),
+      noteUse: () => {},
+      noteRefusal: () => {},
     };
   }
 

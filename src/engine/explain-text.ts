@@ -9,6 +9,7 @@ import type {
   RequestStep,
   SaText,
   SizeStep,
+  SocketText,
 } from './explanation.ts';
 
 /** An explanation for people, in the order in which things happen. Ends with a newline. */
@@ -30,7 +31,11 @@ export function explanationText(explanation: Explanation): string {
 /** The whole in one line, for traces. */
 export function explanationLine({ side, packet, inner, policy, outcome }: Explanation): string {
   const within = inner ? `, in it ${inner.text}` : '';
-  const by = policy?.found ? ` by policy ${policy.found.id}` : '';
+  const by = policy?.socket?.decides
+    ? ` by the policy of socket ${policy.socket.ends}`
+    : policy?.found
+      ? ` by policy ${policy.found.id}`
+      : '';
   return `${side} ${packet.text}${within}: ${verdictText(outcome)}${by}`;
 }
 
@@ -42,7 +47,7 @@ function openedLines(layer: OpenedLayer): string[] {
 }
 
 function policyLines(choice: PolicyChoice): string[] {
-  const { considered, notShown, notLookedAt, found, quoted, byDefault, exempt } = choice;
+  const { considered, notShown, notLookedAt, found, quoted, byDefault, exempt, socket } = choice;
   const lines = considered.map(({ policy, why }, i) => {
     return `${head(i === 0 ? 'policies' : '')}  no  ${policyText(policy)}\n${head('')}      ${why}`;
   });
@@ -50,6 +55,7 @@ function policyLines(choice: PolicyChoice): string[] {
     lines.push(`${head('policies')}  there are ${notLookedAt}: too many to say why not each`);
   }
   if (notShown > 0) lines.push(`${head('')}  no  … and ${notShown} more`);
+  if (socket) lines.push(...socketLines(socket, lines.length === 0 ? 'socket' : ''));
   const first = lines.length === 0 ? 'policy' : '';
   if (found) lines.push(`${head(first)}  yes ${policyText(found)}`);
   if (quoted) {
@@ -62,6 +68,10 @@ function policyLines(choice: PolicyChoice): string[] {
   }
   if (exempt !== undefined) lines.push(`${head('')}      not for this packet: ${exempt}`);
   return lines;
+}
+
+function socketLines({ ends, rule, match, why }: SocketText, title: string): string[] {
+  return [`${head(title)}  ${ends} says ${rule}`, `${head('')}      ${match}; ${why}`];
 }
 
 function requestLines(step: RequestStep, index: number): string[] {

@@ -9,7 +9,13 @@ import type { Core } from './core.ts';
 import { decideOutput, protectedLen } from './decide.ts';
 import { ADVICE } from './explain-advice.ts';
 import { layoutOf } from './explain-layout.ts';
-import { metRequests, policyChoice, requestSteps, variables } from './explain-policy.ts';
+import {
+  type Asked,
+  metRequests,
+  policyChoice,
+  requestSteps,
+  variables,
+} from './explain-policy.ts';
 import { nearSpi, saText } from './explain-sa.ts';
 import { Shadow, type ShadowOptions } from './explain-shadow.ts';
 import type {
@@ -21,11 +27,17 @@ import type {
   SizeStep,
 } from './explanation.ts';
 import { Flight } from './flight.ts';
+import type { OutputSource } from './output.ts';
 import { familyOf, type Side } from './stats.ts';
 
 export interface ExplainOptions extends Omit<ShadowOptions, 'mtu'> {
   /** Also what the packet looks like on the wire, field by field. */
   readonly layout?: boolean | undefined;
+  /**
+   * Going out: the packet is one of those that must be of a socket of the table; else it goes as
+   * the socket wants whose packet it is, if there is one.
+   */
+  readonly ofSockets?: boolean | undefined;
 }
 
 /** What would become of a packet that the local side sends. `octets`: from its IP header on. */
@@ -70,10 +82,10 @@ export class Explainer {
     const shadow = this.#shadow;
     const { held, fragments } = shadow;
     this.#met = [];
-    shadow.run(side, octets);
+    shadow.run(side, octets, side === 'out' ? this.#sourceOf(octets) : 'host');
     const { asked, quoted } = shadow.traces;
-    const policy = asked && policyChoice(this.#core, side, asked.octets, asked.found, quoted);
-    const decided = side === 'out' && asked ? this.#decide(asked.octets) : undefined;
+    const policy = asked && policyChoice(this.#core, side, asked, quoted);
+    const decided = side === 'out' && asked ? this.#decide(asked) : undefined;
     const requests = decided?.requests ?? this.#met;
     const waits = { held: shadow.held > held, fragment: shadow.fragments > fragments };
     const fault = (reason: DropReason) =>
@@ -96,11 +108,19 @@ export class Explainer {
     };
   }
 
+  #sourceOf(octets: Uint8Array): OutputSource {
+    if (this.#options.ofSockets) return 'sockets';
+    const cursor = new Cursor();
+    if (decode(octets, 0, octets.length, cursor) !== undefined || cursor.isFragment) return 'host';
+    return this.#core.sockets.sender(octets, cursor) ?? 'host';
+  }
+
   /** The engine's own decision once more, to look at what it leaves in the flight. */
-  #decide(octets: Uint8Array) {
+  #decide({ octets, socket }: Asked) {
     const { core } = this.#shadow;
     const flight = new Flight();
     flight.begin(packetFrom(octets), false);
+    flight.socket = socket;
     const { packet, cursor } = flight;
     assert(decode(packet.bytes, packet.at, packet.end, cursor) === undefined, 'it was readable');
     const verdict = decideOutput(core, flight);
@@ -195,6 +215,7 @@ export class Explainer {
         const lacking = requests.filter((one) => one.unmet !== undefined || one.sa === undefined);
         const culprit = lacking.find((one) => one.level === 'require') ?? lacking[0];
         const which = culprit && found.type === 'ipsec' ? `, request ${culprit.request}` : '';
+        if (policy?.socket?.decides) return `the policy of socket ${policy.socket.ends}${which}`;
         return `policy ${found.id}: ${found.selector}${which}`;
       }
     }

@@ -41,6 +41,8 @@ export interface OpenedLayer {
 
 export interface PolicyChoice {
   readonly direction: 'in' | 'out';
+  /** The socket that the packet is of, or for, if it is in the table of sockets. */
+  readonly socket?: SocketText;
   /** Policies in front of the one that was found, with what is not as they want it. */
   readonly considered: readonly RefusedPolicy[];
   /** How many more were looked at and do not fit. */
@@ -54,6 +56,18 @@ export interface PolicyChoice {
   readonly quoted?: PolicyText;
   /** Why the policy, or the default, is not for this packet. */
   readonly exempt?: string;
+}
+
+export interface SocketText {
+  /** `protocol 17 10.0.0.1[5000] any[any]`, its own end first. */
+  readonly ends: string;
+  readonly rule: 'bypass' | 'entrust' | 'ipsec';
+  readonly privileged: boolean;
+  /** Whether its own policy is the one that decides, which then is `found`. */
+  readonly decides: boolean;
+  /** Why the packet is its own, and why its policy decides or does not. */
+  readonly match: string;
+  readonly why: string;
 }
 
 export interface PolicyText {

@@ -3,6 +3,7 @@ import type { Sa } from '../sad/sa.ts';
 import type { Policy, Request } from '../spd/policy.ts';
 import { Cursor } from '../wire/cursor.ts';
 import type { Packet } from '../wire/packet.ts';
+import type { SocketEntry, Takers } from './socket-policies.ts';
 
 /** The deepest bundle, and the most IPsec headers opened on one packet. */
 export const LAYERS_MAX = 8;
@@ -31,6 +32,10 @@ export class Flight {
   packet!: Packet;
   readonly cursor = new Cursor();
   policy: Policy | undefined;
+  /** Going out: the socket of the table that sent it, if one did. */
+  socket: SocketEntry | undefined;
+  /** Coming in: the sockets of the table that it is for, if it is. */
+  takers: Takers | undefined;
   /**
    * Going out: the layers to apply, innermost first. Coming in: those taken off, outermost first.
    */
@@ -76,6 +81,8 @@ export class Flight {
   begin(packet: Packet, owned: boolean): void {
     this.packet = packet;
     this.policy = undefined;
+    this.socket = undefined;
+    this.takers = undefined;
     this.layerCount = 0;
     if (this.lacks.length > 0) this.lacks.length = 0;
     this.drop = undefined;

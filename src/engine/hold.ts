@@ -1,4 +1,5 @@
 import type { Packet } from '../wire/packet.ts';
+import type { SocketEntry } from './socket-policies.ts';
 
 export interface HoldOptions {
   /** Packets that wait; the oldest makes room for a new one. 64. */
@@ -14,6 +15,8 @@ export interface HoldOptions {
 interface Waiting {
   readonly octets: Uint8Array;
   readonly dueMs: number;
+  /** Whose policy it goes by. */
+  readonly socket: SocketEntry | undefined;
 }
 
 /**
@@ -39,10 +42,10 @@ export class Hold {
   }
 
   /** Keeps a copy. A packet that is being tried again does not get more time than it had. */
-  add(packet: Packet, nowMs: number): void {
+  add(packet: Packet, nowMs: number, socket?: SocketEntry): void {
     const octets = packet.copy();
     const dueMs = this.#retriedDueMs ?? nowMs + (this.#options.timeoutMs ?? 30_000);
-    this.#waiting.push({ octets, dueMs });
+    this.#waiting.push({ octets, dueMs, socket });
     this.#octets += octets.length;
     while (this.#waiting.length > this.#packetsMax || this.#octets > this.#octetsMax) {
       this.#giveUpOldest();
@@ -50,13 +53,13 @@ export class Hold {
   }
 
   /** Hands out everything that waits; what cannot go yet is added again meanwhile. */
-  retryAll(send: (octets: Uint8Array) => void): void {
+  retryAll(send: (octets: Uint8Array, socket: SocketEntry | undefined) => void): void {
     const all = this.#waiting;
     this.#waiting = [];
     this.#octets = 0;
-    for (const { octets, dueMs } of all) {
+    for (const { octets, dueMs, socket } of all) {
       this.#retriedDueMs = dueMs;
-      send(octets);
+      send(octets, socket);
     }
     this.#retriedDueMs = undefined;
   }

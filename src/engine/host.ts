@@ -11,7 +11,7 @@ import {
   type PacketSink,
   packetFrom,
 } from '../wire/packet.ts';
-import { type Core, type Events, noteDrop } from './core.ts';
+import { type Core, type Events, noteDrop, type SocketSink } from './core.ts';
 import { Explainer, type ExplainOptions, sideOf } from './explain.ts';
 import type { Explanation } from './explanation.ts';
 import { Hold, type HoldOptions } from './hold.ts';
@@ -19,12 +19,14 @@ import { overhear } from './icmp-error.ts';
 import { Input } from './input.ts';
 import { IvSource } from './iv.ts';
 import { sendKeepalives } from './natt.ts';
-import { Output } from './output.ts';
+import { Output, type OutputSource } from './output.ts';
 import { type Path, PathMtus } from './pmtu.ts';
 import { Quote } from './quote.ts';
 import { Reassembly } from './reassembly.ts';
 import { SaCache } from './sa-cache.ts';
 import { defaultSettings, type Settings } from './settings.ts';
+import { type SocketEnds, SocketEntry, SocketPolicies } from './socket-policies.ts';
+import { type Protection, protectionOf } from './socket-status.ts';
 import { type Side, Stats } from './stats.ts';
 import type { Tracer } from './tracer.ts';
 import { Transmitter } from './transmit.ts';
@@ -56,6 +58,13 @@ export interface HostOptions {
    * side sent.
    */
   readonly deliver: PacketSink;
+  /** Sockets with policies of their own; none. */
+  readonly sockets?: SocketPolicies;
+  /**
+   * To the local side: what is for sockets in that table, with which ones, and errors about what
+   * they sent. Without it everything goes to `deliver`.
+   */
+  readonly deliverToSockets?: SocketSink;
   /** Buffers for fragments, reassembled datagrams and errors. 128. */
   readonly buffers?: number;
   /** Whether the local side forwards to other hosts, as a kernel behind a TUN device does. No. */
@@ -74,6 +83,7 @@ export class Host {
   readonly spd: Spd;
   readonly settings: Settings;
   readonly stats = new Stats();
+  readonly sockets: SocketPolicies;
 
   readonly #core: Core;
   /**
@@ -94,10 +104,12 @@ export class Host {
     this.sad = sad;
     this.spd = spd;
     this.settings = options.settings ?? defaultSettings();
+    this.sockets = options.sockets ?? new SocketPolicies();
     this.#core = {
       env,
       sad,
       spd,
+      sockets: this.sockets,
       settings: this.settings,
       stats: this.stats,
       events,
@@ -122,6 +134,7 @@ export class Host {
       mtu,
       transmit: options.transmit,
       deliver: options.deliver,
+      deliverToSockets: options.deliverToSockets,
     };
     this.#own = new Transmitter(this.#core, 'wire');
     this.#outgoing = this.#reassembly('out');
@@ -160,12 +173,38 @@ export class Host {
    * Packets that the local side sends: protected, sent in the clear, or dropped, as policy says.
    */
   output(packets: readonly Packet[], count: number): void {
+    this.#outputFrom('host', packets, count);
+  }
+
+  /**
+   * Packets that sockets of the table send, as their policies say. One whose socket is not there is
+   * dropped: it must not leave in the clear because a table was late.
+   */
+  outputOfSockets(packets: readonly Packet[], count: number): void {
+    this.#outputFrom('sockets', packets, count);
+  }
+
+  /** Packets that one socket sends. */
+  outputOf(socket: SocketEntry, packets: readonly Packet[], count: number): void {
+    this.#outputFrom(socket, packets, count);
+  }
+
+  /**
+   * Whether what goes between these ends, or what a socket sends and gets, is protected, and how:
+   * of sockets of the table the last packets say it, of others the policies.
+   */
+  protectionOf(of: SocketEnds | SocketEntry): Protection {
+    const socket = of instanceof SocketEntry ? of : this.sockets.get(of);
+    return protectionOf(this.#core, socket?.ends ?? (of as SocketEnds), socket);
+  }
+
+  #outputFrom(source: OutputSource, packets: readonly Packet[], count: number): void {
     assert(this.#outputDepth < NESTING_MAX, 'sinks and output do not call each other for ever');
     const depth = this.#outputDepth++;
     this.#core.tracer?.seen('out', packets, count);
     this.#outputs[depth] ??= new Output(this.#core, this.#outgoing);
     try {
-      this.#outputs[depth]!.run(packets, count);
+      this.#outputs[depth]!.run(packets, count, source);
     } finally {
       this.#outputDepth--;
     }
@@ -227,7 +266,7 @@ export class Host {
    */
   releaseHeld(): void {
     const { hold, early } = this.#core;
-    const generation = this.sad.generation + this.spd.generation;
+    const generation = this.sad.generation + this.spd.generation + this.sockets.generation;
     if (hold.size + early.size === 0 || this.#heldAtGeneration === generation) return;
     this.#heldAtGeneration = generation;
     // They were counted when they came.
@@ -237,10 +276,10 @@ export class Host {
         this.input([packet], 1);
       });
     });
-    hold.retryAll((octets) => {
+    hold.retryAll((octets, socket) => {
       this.#retry('out', 'held-too-long', octets, (packet) => {
         this.stats.of(packet).outPackets--;
-        this.output([packet], 1);
+        this.#outputFrom(socket ?? 'host', [packet], 1);
       });
     });
   }

@@ -15,6 +15,7 @@ import { checkInput, meetsPolicy } from './check.ts';
 import { type Core, noteDrop } from './core.ts';
 import type { Flight } from './flight.ts';
 import { isIcmpError, type Quote } from './quote.ts';
+import { policyOfSocket } from './socket-rule.ts';
 
 /** What routers older than RFC 1191 may mean when they name no MTU (its §7.1). */
 const PLATEAUS = [32_000, 17_914, 8_166, 4_352, 2_002, 1_492, 1_006, 508] as const;
@@ -37,8 +38,10 @@ export function judgeError(core: Core, flight: Flight): ReturnType<typeof checkI
   if (about !== undefined) return about;
   const verdict = checkInput(core, flight);
   if (verdict === undefined) {
-    if (!isClear) return noteError(core, flight.packet, flight.cursor, 'protected');
-    return flight.policy === undefined ? checkQuotedFlow(core, flight) : undefined;
+    const about = isClear
+      ? checkQuotedFlow(core, flight)
+      : noteError(core, flight.packet, flight.cursor, 'protected');
+    return about ?? checkQuotedSocket(core, flight);
   }
   const mayFit = verdict === 'policy-unprotected-selector' || verdict === 'policy-mismatch';
   return mayFit && !isClear && fitsByQuote(core, flight) ? undefined : verdict;
@@ -178,12 +181,38 @@ function learn(core: Core, sa: Sa, reported: number): DropReason {
  */
 function checkQuotedFlow(core: Core, flight: Flight): DropReason | undefined {
   const { quote } = core;
+  if (flight.policy !== undefined) return undefined;
   if (!quote.read(flight.packet.bytes, flight.cursor)) return undefined;
   const policy = quote.policyOfAnswer(core.spd, 'in');
   if (policy === 'none') return undefined;
   if (policy === 'ports-unknown') return 'icmp-flow-protected';
   if (policy.type !== 'ipsec') return undefined;
   return meetsPolicy(core, flight, policy) === undefined ? undefined : 'icmp-flow-protected';
+}
+
+/**
+ * An error about what a socket of the table has sent is for that socket. In the clear it is not
+ * handed on if the socket wants protection, by the same reason.
+ */
+function checkQuotedSocket(core: Core, flight: Flight): DropReason | undefined {
+  const { quote, sockets } = core;
+  if (sockets.size === 0 || !quote.read(flight.packet.bytes, flight.cursor)) return undefined;
+  quote.turn();
+  const { bytes, cursor } = quote;
+  const socket = sockets.find('in', bytes, cursor);
+  if (socket === undefined) return undefined;
+  const own = socket.policies.in;
+  const isOwn =
+    own?.type === 'ipsec' && policyOfSocket(core.spd, socket, 'in', bytes, cursor) === own;
+  if (isOwn && flight.layerCount === 0 && meetsPolicy(core, flight, own) !== undefined) {
+    core.askedSocket?.(socket, flight.packet.bytes, flight.cursor, own);
+    sockets.noteRefusal(socket);
+    flight.policy = own;
+    return 'icmp-flow-protected';
+  }
+  const { sockets: others = [] } = flight.takers ?? {};
+  flight.takers = { sockets: [socket, ...others], others: flight.takers?.others ?? false };
+  return undefined;
 }
 
 /** RFC 4301 §6.2: the answer to the quoted packet would be right in the SAs that the error used. */

@@ -13,7 +13,7 @@ import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
 import { checkedAs, checkInput } from './check.ts';
-import { type Core, noteDrop, tick } from './core.ts';
+import { type Core, noteDrop, noteUsed, tick } from './core.ts';
 import { CryptoRound } from './crypto-round.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
@@ -22,6 +22,8 @@ import { judgeError } from './icmp-error.ts';
 import { noteMapping } from './natt.ts';
 import { isIcmpError } from './quote.ts';
 import type { Reassembly } from './reassembly.ts';
+import { SocketDelivery } from './socket-delivery.ts';
+import type { Takers } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
 import { decapsulate, ecnRule } from './tunnel.ts';
 
@@ -50,11 +52,13 @@ export class Input {
   readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
   readonly #crypto = new CryptoRound();
   readonly #transmitter: Transmitter;
+  readonly #toSockets: SocketDelivery;
 
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
     this.#reassembly = reassembly;
     this.#transmitter = new Transmitter(core, 'local');
+    this.#toSockets = new SocketDelivery(core);
   }
 
   run(packets: readonly Packet[], count: number): void {
@@ -79,6 +83,7 @@ export class Input {
       if (flight.active) this.#judge(flight, i > 0 ? flights[i - 1]! : undefined);
     }
     this.#transmitter.flush();
+    this.#toSockets.flush();
   }
 
   /**
@@ -333,19 +338,28 @@ export class Input {
       if (verdict === 'ports-unknown') verdict = 'bad-option';
     }
     core.checked?.(flight, verdict);
-    if (flight.policy !== undefined) core.spd.used(flight.policy, core.nowMs, core.nowWallMs);
+    noteUsed(core, flight.policy);
     if (verdict !== undefined) return this.#drop(flight, verdict);
     this.#deliver(flight);
   }
 
   #deliver(flight: Flight): void {
     const core = this.#core;
+    if (flight.takers !== undefined) return this.#deliverTo(flight, flight.takers);
     const mtu = deliveredMtu(core, flight.packet);
     const bad = this.#transmitter.add(flight.packet, flight.owned, mtu);
     if (bad !== undefined) return this.#drop(flight, bad);
     core.stats.of(flight.packet).inDelivered++;
     // Sending fragments lets others have the word, who may change policies.
     flight.passed = !flight.owned && mtu === Number.POSITIVE_INFINITY;
+  }
+
+  #deliverTo(flight: Flight, takers: Takers): void {
+    const { sockets, stats, nowWallMs } = this.#core;
+    for (const socket of takers.sockets) sockets.noteUse(socket, 'in', flight, nowWallMs);
+    this.#toSockets.add(flight.packet, flight.owned, takers);
+    stats.of(flight.packet).inDelivered++;
+    flight.passed = !flight.owned;
   }
 
   #drop(flight: Flight, reason: DropReason): void {

@@ -52,9 +52,9 @@ export function sendKeepalives(core: Core, nowMs: number, send: (packet: Packet)
   const { keepaliveSeconds } = core.settings;
   if (keepaliveSeconds === 0) return nowMs + LOOK_AGAIN_MS;
   const intervalMs = keepaliveSeconds * 1000;
-  for (const sa of core.sad.all()) {
+  for (const sa of core.sad.encapsulated()) {
     // Only SAs that are sent with; the other direction is the peer's to keep alive.
-    if (sa.spec.encapsulation === undefined || !sa.isUsable || sa.lastSentMs === 0) continue;
+    if (!sa.isUsable || sa.lastSentMs === 0) continue;
     if (nowMs - sa.lastSentMs < intervalMs) continue;
     const packet = core.arena.take();
     if (packet === undefined) break;

@@ -6,13 +6,14 @@ import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import * as ah from './ah.ts';
-import { type Core, nextId, noteDrop, tick } from './core.ts';
+import { type Core, nextId, noteDrop, noteUsed, tick } from './core.ts';
 import { CryptoRound } from './crypto-round.ts';
 import { announceMissing, decideAs, decideOutput, innerMtu } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
-import { mayReport, writeTooBig } from './icmp.ts';
+import { mayReport, tooBig, writeError } from './icmp.ts';
 import type { Reassembly } from './reassembly.ts';
+import type { SocketEntry } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
 import { encapsulate, innerProtocol, outerDf } from './tunnel.ts';
 
@@ -21,6 +22,12 @@ import { encapsulate, innerProtocol, outerDf } from './tunnel.ts';
  * 8200 §5).
  */
 const MTU_MIN = { 4: 68, 6: ipv6.MTU_MIN } as const;
+
+/**
+ * Who sends packets: the host, whose policies they go by; sockets of the table, which are looked
+ * up; or one socket.
+ */
+export type OutputSource = 'host' | 'sockets' | SocketEntry;
 
 /**
  * From the local side to the wire, a batch at a time:
@@ -35,6 +42,7 @@ export class Output {
   readonly #transmitter: Transmitter;
   readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
   readonly #crypto = new CryptoRound();
+  #source: OutputSource = 'host';
 
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
@@ -42,14 +50,15 @@ export class Output {
     this.#transmitter = new Transmitter(core, 'wire');
   }
 
-  run(packets: readonly Packet[], count: number): void {
+  run(packets: readonly Packet[], count: number, source: OutputSource = 'host'): void {
+    this.#source = source;
     for (let from = 0; from < count; from += BATCH_MAX) {
       this.#batch(packets, from, Math.min(count, from + BATCH_MAX));
     }
   }
 
   #batch(packets: readonly Packet[], from: number, to: number): void {
-    const { stats } = this.#core;
+    const { stats, sockets } = this.#core;
     tick(this.#core);
     const flights = this.#flights;
     let layers = 0;
@@ -70,6 +79,10 @@ export class Output {
       if (bad !== undefined) this.#drop(flight, bad);
       else if (flight.layerCount > 0) counters.outProtected++;
       else counters.outClear++;
+      const { socket } = flight;
+      if (socket && bad === undefined) {
+        sockets.noteUse(socket, 'out', flight, this.#core.nowWallMs);
+      }
     }
     this.#transmitter.flush();
   }
@@ -80,6 +93,7 @@ export class Output {
     if (bad !== undefined) return this.#drop(flight, bad);
     flight.packet.end = flight.cursor.end;
     if (before !== undefined && decideAs(flight, before)) return;
+    if (this.#source !== 'host' && !this.#attribute(flight, this.#source)) return;
     let verdict = decideOutput(core, flight);
     if (verdict === 'reassemble') {
       if (!this.#reassemble(flight)) return;
@@ -87,7 +101,7 @@ export class Output {
       // Only a fragment within a fragment still is one.
       if (verdict === 'reassemble') return this.#drop(flight, 'bad-option');
     }
-    if (flight.policy !== undefined) core.spd.used(flight.policy, core.nowMs, core.nowWallMs);
+    noteUsed(core, flight.policy);
     const isNegotiated = flight.lacks.length > 0 && announceMissing(core, flight);
     if (typeof verdict !== 'object') return;
     if (verdict.drop === 'no-sa' && isNegotiated) return this.#hold(flight);
@@ -95,11 +109,25 @@ export class Output {
     this.#drop(flight, verdict.drop);
   }
 
+  /** Whose packet it is; false if it goes no further, or not yet. */
+  #attribute(flight: Flight, source: Exclude<OutputSource, 'host'>): boolean {
+    const { sockets } = this.#core;
+    if (source === 'sockets') {
+      // Only the first fragment has the ports that its socket is known by.
+      if (flight.cursor.isFragment && !this.#reassemble(flight)) return false;
+      flight.socket = sockets.sender(flight.packet.bytes, flight.cursor);
+    } else {
+      flight.socket = source;
+    }
+    if (flight.socket === undefined) this.#drop(flight, 'socket-unknown');
+    return flight.socket !== undefined;
+  }
+
   /** The packet waits for the SA that is being negotiated, and comes back as a new one. */
   #hold(flight: Flight): void {
     const { hold, nowMs, stats, arena } = this.#core;
     flight.active = false;
-    hold.add(flight.packet, nowMs);
+    hold.add(flight.packet, nowMs, flight.socket);
     stats.held++;
     if (flight.owned) arena.give(flight.packet);
     flight.owned = false;
@@ -110,11 +138,13 @@ export class Output {
    * packet.
    */
   #reassemble(flight: Flight): boolean {
-    const { packet, cursor } = flight;
-    const whole = this.#reassembly.add(packet.bytes, cursor, this.#core.nowMs);
+    const { packet, cursor, socket } = flight;
+    const { nowMs } = this.#core;
+    const whole = this.#reassembly.add(packet.bytes, cursor, nowMs, sourceKey(this.#source));
     flight.active = false;
     if (whole === undefined) return false;
     flight.begin(whole, true);
+    flight.socket = socket;
     const bad = decode(whole.bytes, whole.at, whole.end, cursor);
     if (bad !== undefined) this.#drop(flight, bad);
     return flight.active;
@@ -128,9 +158,11 @@ export class Output {
     if (error === undefined) return;
     const largest = innerMtu(flight, cursor.insertAt - cursor.at);
     const mtu = Math.max(largest, MTU_MIN[cursor.family]);
-    writeTooBig(error, packet, cursor, mtu, nextId(core));
+    writeError(error, packet, cursor, tooBig(cursor.family, mtu), nextId(core));
     core.stats.families[cursor.family].tooBigSent++;
-    core.deliver([error], 1);
+    const takers = flight.socket?.alone;
+    if (takers && core.deliverToSockets) core.deliverToSockets([error], 1, [takers]);
+    else core.deliver([error], 1);
     core.arena.give(error);
   }
 
@@ -213,4 +245,10 @@ export class Output {
     if (flight.owned) arena.give(flight.packet);
     flight.owned = false;
   }
+}
+
+/** Fragments of different senders are never put together. */
+function sourceKey(source: OutputSource): string {
+  if (source === 'host') return '';
+  return source === 'sockets' ? ' sockets' : ` socket ${source.id}`;
 }

@@ -1,7 +1,6 @@
 import type { SaSize } from '../sad/sa-sizes.ts';
 import type { Sad } from '../sad/sad.ts';
 import type { Policy, Request } from '../spd/policy.ts';
-import type { Spd } from '../spd/spd.ts';
 import * as ah from '../wire/ah.ts';
 import * as esp from '../wire/esp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
@@ -12,47 +11,85 @@ import * as udp from '../wire/udp.ts';
 const ESP_OVERHEAD_USUAL = udp.HEADER_LEN + esp.HEADER_LEN + 16 + 15 + esp.TRAILER_LEN + 32;
 const AH_OVERHEAD_USUAL = ah.HEADER_LEN + 32 + 4;
 
+/** What policies ask for, as far as it decides how much they add; many policies share one. */
+interface Shape {
+  readonly esp: number;
+  readonly ah: number;
+  /** Octets of all tunnel headers. */
+  readonly tunnels: number;
+  policies: number;
+}
+
 /**
  * The most octets that any outgoing policy adds to a packet: what a device in front of the host has
- * to leave free. Kept until something changes that matters, since it is asked for after every
- * request of key exchange.
+ * to leave free. Told of every policy that comes and goes, since it is asked after every request:
+ * what it does then must not grow with the table.
  */
 export class Overhead {
-  readonly #spd: Spd;
   readonly #sad: Sad;
-  #policiesSeen = 0;
+  readonly #shapes = new Map<string, Shape>();
   #largest: Largest = { esp: undefined, ah: undefined };
+  #isFresh = false;
   #most = 0;
 
-  constructor(spd: Spd, sad: Sad) {
-    this.#spd = spd;
+  constructor(sad: Sad) {
     this.#sad = sad;
+  }
+
+  added(policy: Policy): void {
+    if (!protectsOutput(policy)) return;
+    const { key, shape } = shapeOf(policy.requests);
+    const known = this.#shapes.get(key);
+    if (known) known.policies++;
+    else {
+      this.#shapes.set(key, shape);
+      this.#isFresh = false;
+    }
+  }
+
+  removed(policy: Policy): void {
+    if (!protectsOutput(policy)) return;
+    const { key } = shapeOf(policy.requests);
+    const known = this.#shapes.get(key);
+    if (!known || --known.policies > 0) return;
+    this.#shapes.delete(key);
+    this.#isFresh = false;
   }
 
   get most(): number {
     const largest = largestSas(this.#sad);
     const isSame = largest.esp === this.#largest.esp && largest.ah === this.#largest.ah;
-    if (isSame && this.#policiesSeen === this.#spd.generation) return this.#most;
+    if (isSame && this.#isFresh) return this.#most;
     this.#largest = largest;
-    this.#policiesSeen = this.#spd.generation;
+    this.#isFresh = true;
     this.#most = 0;
-    for (const policy of this.#spd.list('out')) {
-      if (policy.type !== 'ipsec') continue;
-      this.#most = Math.max(this.#most, policyOverhead(policy, largest));
+    for (const shape of this.#shapes.values()) {
+      this.#most = Math.max(this.#most, shapeOverhead(shape, largest));
     }
     return this.#most;
   }
 }
 
-function policyOverhead(policy: Policy, largest: Largest): number {
-  let octets = 0;
-  for (const request of policy.requests) {
-    octets +=
-      largest[request.protocol] ??
-      (request.protocol === 'esp' ? ESP_OVERHEAD_USUAL : AH_OVERHEAD_USUAL);
-    if (request.mode === 'tunnel') octets += tunnelHeaderLen(request);
+function protectsOutput(policy: Policy): boolean {
+  return policy.direction === 'out' && policy.type === 'ipsec';
+}
+
+function shapeOf(requests: readonly Request[]): { key: string; shape: Shape } {
+  let esp = 0;
+  let ah = 0;
+  let tunnels = 0;
+  for (const request of requests) {
+    if (request.protocol === 'esp') esp++;
+    else ah++;
+    if (request.mode === 'tunnel') tunnels += tunnelHeaderLen(request);
   }
-  return octets;
+  return { key: `${esp} ${ah} ${tunnels}`, shape: { esp, ah, tunnels, policies: 1 } };
+}
+
+function shapeOverhead({ esp, ah, tunnels }: Shape, largest: Largest): number {
+  const espEach = largest.esp ?? ESP_OVERHEAD_USUAL;
+  const ahEach = largest.ah ?? AH_OVERHEAD_USUAL;
+  return esp * espEach + ah * ahEach + tunnels;
 }
 
 function tunnelHeaderLen(request: Request): number {

@@ -61,13 +61,18 @@ export class Quote {
    * it. To be called once after `read`, since it turns the copy round.
    */
   policyOfAnswer(spd: PolicyTable, side: Side): Policy | 'none' | 'ports-unknown' {
+    this.turn();
+    return spd.lookup(side, this.bytes, this.cursor);
+  }
+
+  /** Makes of the copy what would answer the quoted packet. Once after `read`. */
+  turn(): void {
     const { bytes: q, cursor } = this;
     const len = ADDRESS_LEN[cursor.family];
     const src = q.slice(cursor.srcAt, cursor.srcAt + len);
     copy(q, cursor.dstAt, q, cursor.srcAt, len);
     q.set(src, cursor.dstAt);
     this.#turnPorts();
-    return spd.lookup(side, q, cursor);
   }
 
   #turnPorts(): void {

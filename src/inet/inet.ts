@@ -1,253 +1,211 @@
-import { ADDRESS_LEN, type Address, addressFrom, sameAddress } from '../base/address.ts';
+import { type Address, addressFrom } from '../base/address.ts';
 import { KeyError } from '../base/error.ts';
-import { copy, setU8, setU16, setU32, u8, u16 } from '../wire/bytes.ts';
+import { mayReport, portUnreachable, writeError } from '../engine/icmp.ts';
+import { isIcmpError, Quote } from '../engine/quote.ts';
+import type { SocketEntry, Takers } from '../engine/socket-policies.ts';
 import * as checksum from '../wire/checksum.ts';
 import { Cursor, decode } from '../wire/cursor.ts';
+import * as icmp from '../wire/icmp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
-import { type Packet, PacketArena, type PacketSink } from '../wire/packet.ts';
+import type { Packet, PacketSink } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
-
-const ICMP_HEADER_LEN = 8;
-const ECHO_REQUEST = { 4: 8, 6: 128 } as const;
-const ECHO_REPLY = { 4: 0, 6: 129 } as const;
-/** RFC 1122 §3.2.2 and RFC 4443 §2.4(c): an error quotes no more than fits into these. */
-const ERROR_LEN_MAX = { 4: 576, 6: 1280 } as const;
-const EPHEMERAL_PORT_MIN = 49_152;
-const TTL = 64;
+import {
+  type EchoHandler,
+  type EchoOptions,
+  type EchoSocket,
+  EchoSockets,
+  echoMessage,
+} from './echo.ts';
+import type { PolicyService } from './policy-options.ts';
+import { type RawHandler, type RawOptions, type RawSocket, RawSockets } from './raw.ts';
+import { Sender } from './sender.ts';
+import { type DatagramHandler, type UdpOptions, type UdpSocket, UdpSockets } from './udp.ts';
 
 export interface InetOptions {
   /** The addresses of this host inside its tunnels. */
   readonly addresses: readonly Address[];
   /** Where packets go: `Host.output`. */
   readonly send: PacketSink;
-  /** How many UDP sockets there may be. */
+  /** How many sockets there may be. 1024. */
   readonly socketsMax?: number;
 }
 
-/** A datagram that arrived; `data` is borrowed until the handler returns. */
-export type DatagramHandler = (data: Uint8Array, from: Address, port: number) => void;
-
-/** An echo reply that arrived; `data` is borrowed. */
-export type EchoHandler = (seq: number, data: Uint8Array, from: Address, hopLimit: number) => void;
-
-export interface UdpSocket {
-  readonly port: number;
-  send(data: Uint8Array, to: Address, port: number): void;
-  close(): void;
-}
-
-export interface EchoSocket {
-  send(seq: number, data: Uint8Array, to: Address): void;
-  close(): void;
-}
+/** Who gets a packet that no socket of the host's table is named for. */
+const EVERYBODY: Takers = { sockets: [], others: true };
 
 /**
  * The upper layers of a host that has no kernel interface: answers pings, and has sockets for ICMP
- * echo and UDP. Packets go through the engine like anybody's.
+ * echo, UDP, and other protocols as they are. Packets go through the engine like anybody's; with
+ * `join`, sockets have policies of their own.
  */
 export class Inet {
   readonly #options: InetOptions;
-  readonly #arena = new PacketArena(4);
+  readonly #sender: Sender;
+  readonly #udp: UdpSockets;
+  readonly #echo: EchoSockets;
+  readonly #raw: RawSockets;
   readonly #cursor = new Cursor();
-  readonly #udp = new Map<number, DatagramHandler>();
-  readonly #echo = new Map<number, EchoHandler>();
-  #nextPort = EPHEMERAL_PORT_MIN;
-  #nextId = 1;
+  readonly #quote = new Quote();
+  #service: PolicyService | undefined;
+  #open = 0;
   /** Packets that nobody here wanted. */
   unwanted = 0;
 
   constructor(options: InetOptions) {
     this.#options = options;
+    this.#sender = new Sender(options.addresses, (packets, count, socket) => {
+      if (socket !== undefined && this.#service) {
+        this.#service.host.outputOf(socket, packets, count);
+      } else {
+        options.send(packets, count);
+      }
+    });
+    const service = () => this.#service;
+    this.#udp = new UdpSockets(this.#sender, service);
+    this.#echo = new EchoSockets(this.#sender, service);
+    this.#raw = new RawSockets(this.#sender, service);
   }
 
   get addresses(): readonly Address[] {
     return this.#options.addresses;
   }
 
-  /** For `HostOptions.deliver`. */
-  receive(packets: readonly Packet[], count: number): void {
-    for (let i = 0; i < count; i++) this.#take(packets[i]!);
+  /** From now on sockets can have policies, which this host keeps. */
+  join(service: PolicyService): void {
+    this.#service = service;
+    this.#raw.joined();
   }
 
-  /** Port 0 picks one. EADDRINUSE has no place in PF_KEY's table: a port in use is EBUSY. */
-  openUdp(port: number, handler: DatagramHandler): UdpSocket {
-    if (this.#udp.size >= (this.#options.socketsMax ?? 1024)) {
-      throw new KeyError('ENOBUFS', `${this.#udp.size} UDP sockets are open already`);
-    }
-    const bound = port === 0 ? this.#freePort() : port;
-    if (this.#udp.has(bound)) throw new KeyError('EBUSY', `UDP port ${bound} is in use`);
-    this.#udp.set(bound, handler);
-    return {
-      port: bound,
-      send: (data, to, toPort) => this.#sendUdp(bound, data, to, toPort),
-      close: () => this.#udp.delete(bound),
-    };
+  /**
+   * For `HostOptions.deliver`, and with `takers` for `HostOptions.deliverToSockets`, without which
+   * sockets with policies get nothing that is for several.
+   */
+  receive(packets: readonly Packet[], count: number, takers?: readonly Takers[]): void {
+    for (let i = 0; i < count; i++) this.#take(packets[i]!, takers?.[i] ?? EVERYBODY);
   }
 
-  openEcho(handler: EchoHandler): EchoSocket {
-    let id = this.#nextId;
-    while (this.#echo.has(id)) id = (id % 0xffff) + 1;
-    this.#nextId = (id % 0xffff) + 1;
-    this.#echo.set(id, handler);
-    return {
-      send: (seq, data, to) =>
-        this.#sendEcho(ECHO_REQUEST[to.family], id, seq, data, this.#sourceFor(to), to),
-      close: () => this.#echo.delete(id),
-    };
+  /** Port 0 picks one. Without a handler datagrams wait for `receive`. */
+  openUdp(port: number, handler?: DatagramHandler, options: UdpOptions = {}): UdpSocket {
+    return this.#opened((closed) => this.#udp.open(port, handler, options, closed));
   }
 
-  #freePort(): number {
-    while (this.#udp.has(this.#nextPort)) this.#nextPort++;
-    return this.#nextPort++;
+  openEcho(handler: EchoHandler, options: EchoOptions = {}): EchoSocket {
+    return this.#opened((closed) => this.#echo.open(handler, options, closed));
   }
 
-  #sourceFor(to: Address): Address {
-    const source = this.#options.addresses.find((one) => one.family === to.family);
-    if (!source) throw new KeyError('EAFNOSUPPORT', `this host has no IPv${to.family} address`);
-    return source;
+  /** Gets copies of all packets of a protocol that is neither TCP nor UDP. */
+  openRaw(protocol: number, handler: RawHandler, options: RawOptions = {}): RawSocket {
+    return this.#opened((closed) => this.#raw.open(protocol, handler, options, closed));
   }
 
-  #take(packet: Packet): void {
+  #opened<Socket>(open: (closed: () => void) => Socket): Socket {
+    const max = this.#options.socketsMax ?? 1024;
+    if (this.#open >= max) throw new KeyError('ENOBUFS', `${max} sockets are open already`);
+    const socket = open(() => this.#open--);
+    this.#open++;
+    return socket;
+  }
+
+  #take(packet: Packet, { sockets, others }: Takers): void {
     const p = packet.bytes;
     const cursor = this.#cursor;
     if (decode(p, packet.at, packet.end, cursor) !== undefined || cursor.isFragment) {
       this.unwanted++;
       return;
     }
-    const to = addressFrom(cursor.family, p, cursor.dstAt);
-    const isOurs = this.#options.addresses.some((one) => sameAddress(one, to));
-    if (!isOurs || !checksum.transportChecksumOk(p, cursor)) {
+    const { family, protocol } = cursor;
+    const to = addressFrom(family, p, cursor.dstAt);
+    if (!this.#sender.isOurs(to) || !checksum.transportChecksumOk(p, cursor)) {
       this.unwanted++;
       return;
     }
-    const isIcmp = cursor.protocol === (cursor.family === 4 ? PROTO.ICMP : PROTO.ICMPV6);
-    if (isIcmp) this.#takeIcmp(p, cursor, to);
-    else if (cursor.protocol === PROTO.UDP) this.#takeUdp(packet, cursor, to);
-    else this.unwanted++;
-  }
-
-  #takeIcmp(p: Uint8Array, cursor: Cursor, to: Address): void {
-    const { upperAt, end, family } = cursor;
-    if (end - upperAt < ICMP_HEADER_LEN) {
-      this.unwanted++;
-      return;
-    }
-    const type = u8(p, upperAt);
-    const id = u16(p, upperAt + 4);
-    const seq = u16(p, upperAt + 6);
-    const data = p.subarray(upperAt + ICMP_HEADER_LEN, end);
     const from = addressFrom(family, p, cursor.srcAt);
-    if (type === ECHO_REQUEST[family]) {
-      this.#sendEcho(ECHO_REPLY[family], id, seq, data, to, from);
-    } else if (type === ECHO_REPLY[family] && this.#echo.has(id)) {
-      const hops = family === 4 ? ipv4.ttl(p, cursor.at) : ipv6.hopLimit(p, cursor.at);
-      this.#echo.get(id)!(seq, data, from, hops);
-    } else {
-      this.unwanted++;
-    }
+    const isLetIn = others || sockets.some((one) => one.ends.raw !== true);
+    const wanted = isLetIn && this.#takeByPort(packet, cursor, to, from);
+    const isRead = this.#raw.size > 0 && this.#takeRaw(packet, to, from, sockets, others) > 0;
+    if (wanted || isRead) return;
+    this.unwanted++;
+    if (isLetIn && protocol === PROTO.UDP) this.#sendPortUnreachable(packet);
   }
 
-  #takeUdp(packet: Packet, cursor: Cursor, to: Address): void {
-    const p = packet.bytes;
-    const { upperAt, end } = cursor;
-    if (udp.check(p, upperAt, end) !== undefined) {
-      this.unwanted++;
-      return;
-    }
-    const handler = this.#udp.get(cursor.dport);
-    const from = addressFrom(cursor.family, p, cursor.srcAt);
-    if (!handler) {
-      this.unwanted++;
-      this.#sendPortUnreachable(packet, cursor, to, from);
-      return;
-    }
-    handler(
-      p.subarray(upperAt + udp.HEADER_LEN, upperAt + udp.len(p, upperAt)),
-      from,
-      cursor.sport,
-    );
+  /** To the socket that a packet is for, and to nobody else; false: there is none. */
+  #takeByPort(packet: Packet, cursor: Cursor, to: Address, from: Address): boolean {
+    const { protocol, family } = cursor;
+    if (protocol === PROTO.UDP) return this.#takeUdp(packet.bytes, cursor, to, from);
+    return protocol === icmp.protocolOf(family) && this.#takeIcmp(packet.bytes, cursor, to, from);
   }
 
-  #sendUdp(port: number, data: Uint8Array, to: Address, toPort: number): void {
-    this.#send(this.#sourceFor(to), to, PROTO.UDP, udp.HEADER_LEN + data.length, (p, at) => {
-      udp.write(p, at, port, toPort, udp.HEADER_LEN + data.length);
-      p.set(data, at + udp.HEADER_LEN);
-    });
-  }
-
-  #sendEcho(
-    type: number,
-    id: number,
-    seq: number,
-    data: Uint8Array,
-    from: Address,
+  #takeRaw(
+    packet: Packet,
     to: Address,
-  ): void {
-    const protocol = to.family === 4 ? PROTO.ICMP : PROTO.ICMPV6;
-    this.#send(from, to, protocol, ICMP_HEADER_LEN + data.length, (p, at) => {
-      setU16(p, at, type << 8);
-      setU16(p, at + 2, 0);
-      setU16(p, at + 4, id);
-      setU16(p, at + 6, seq);
-      p.set(data, at + ICMP_HEADER_LEN);
-    });
-  }
-
-  #sendPortUnreachable(packet: Packet, cursor: Cursor, from: Address, to: Address): void {
-    const { family } = cursor;
-    const headerLen = family === 4 ? ipv4.HEADER_LEN : ipv6.HEADER_LEN;
-    const quotedLen = Math.min(
-      cursor.end - cursor.at,
-      ERROR_LEN_MAX[family] - headerLen - ICMP_HEADER_LEN,
-    );
-    const protocol = family === 4 ? PROTO.ICMP : PROTO.ICMPV6;
-    this.#send(from, to, protocol, ICMP_HEADER_LEN + quotedLen, (p, at) => {
-      setU8(p, at, family === 4 ? 3 : 1);
-      setU8(p, at + 1, family === 4 ? 3 : 4);
-      setU16(p, at + 2, 0);
-      setU32(p, at + 4, 0);
-      copy(packet.bytes, cursor.at, p, at + ICMP_HEADER_LEN, quotedLen);
-    });
-  }
-
-  /** Builds the IP header around what `fill` writes, and the checksum of the upper layer. */
-  #send(
     from: Address,
-    to: Address,
-    protocol: number,
-    len: number,
-    fill: (p: Uint8Array, at: number) => void,
-  ): void {
-    const header = from.family === 4 ? ipv4 : ipv6;
-    if (header.HEADER_LEN + len > ipv4.TOTAL_LEN_MAX) {
-      throw new KeyError('EMSGSIZE', `${len} octets do not fit into an IPv${from.family} packet`);
-    }
-    const packet = this.#arena.take();
-    // A handler that answers from within `receive` goes one deep; nothing sends in a loop.
-    if (!packet) throw new KeyError('ENOBUFS', 'no packet buffer left');
+    sockets: readonly SocketEntry[],
+    isLetIn: boolean,
+  ): number {
     const p = packet.bytes;
-    const { at } = packet;
-    packet.end = at + header.HEADER_LEN + len;
-    if (from.family === 4) ipv4.write(p, at, 0, packet.len, this.#id(), 0, TTL, protocol);
-    else ipv6.write(p, at, 0, 0, len, protocol, TTL);
-    copy(from.bytes, 0, p, at + header.SRC_AT, ADDRESS_LEN[from.family]);
-    copy(to.bytes, 0, p, at + header.DST_AT, ADDRESS_LEN[to.family]);
-    fill(p, at + header.HEADER_LEN);
-    if (from.family === 4) ipv4.updateChecksum(p, at);
+    // A handler may have answered, and used the cursor.
     const cursor = new Cursor();
-    decode(p, at, packet.end, cursor);
-    checksum.updateTransportChecksum(p, cursor);
-    try {
-      this.#options.send([packet], 1);
-    } finally {
-      this.#arena.give(packet);
-    }
+    if (decode(p, packet.at, packet.end, cursor) !== undefined) return 0;
+    const data = p.subarray(cursor.upperAt, cursor.end);
+    const about = { protocol: cursor.protocol, from, to, hopLimit: hopLimit(p, cursor) };
+    return this.#raw.take(data, about, sockets, isLetIn);
   }
 
-  #id(): number {
-    this.#nextId = (this.#nextId % 0xffff) + 1;
-    return this.#nextId;
+  #takeIcmp(p: Uint8Array, cursor: Cursor, to: Address, from: Address): boolean {
+    const { upperAt, end, family } = cursor;
+    if (icmp.check(p, upperAt, end) !== undefined) return false;
+    const [id, seq] = [icmp.echoId(p, upperAt), icmp.echoSeq(p, upperAt)];
+    const data = p.subarray(upperAt + icmp.HEADER_LEN, end);
+    if (icmp.isEcho(p, upperAt, family)) {
+      const type = family === 4 ? icmp.TYPE4.ECHO_REPLY : icmp.TYPE6.ECHO_REPLY;
+      this.#sender.send(echoMessage(type, id, seq, data, to, from));
+      return true;
+    }
+    if (isIcmpError(p, cursor)) return this.#takeError(p, cursor);
+    const handler = icmp.isEchoReply(p, upperAt, family) ? this.#echo.find(id) : undefined;
+    handler?.(seq, data, from, hopLimit(p, cursor));
+    return handler !== undefined;
   }
+
+  /** An error about a datagram of ours: the socket that sent it is told (RFC 1122 §4.1.3.3). */
+  #takeError(p: Uint8Array, error: Cursor): boolean {
+    const quote = this.#quote;
+    if (!quote.read(p, error) || !quote.isToSender) return false;
+    const { bytes: q, cursor } = quote;
+    if (cursor.protocol !== PROTO.UDP || !cursor.portsKnown) return false;
+    const { family, sport, dport } = cursor;
+    const from = addressFrom(family, q, cursor.dstAt);
+    const to = addressFrom(family, q, cursor.srcAt);
+    const socket = this.#udp.find({ to, port: sport, from, fromPort: dport });
+    const { upperAt } = error;
+    const mtu = icmp.isTooBig(p, upperAt, family) ? icmp.mtu(p, upperAt, family) : 0;
+    const [type, code] = [icmp.type(p, upperAt), icmp.code(p, upperAt)];
+    socket?.report({ to: from, port: dport, type, code, mtu });
+    return socket !== undefined;
+  }
+
+  #takeUdp(p: Uint8Array, cursor: Cursor, to: Address, from: Address): boolean {
+    const { upperAt, end, sport, dport } = cursor;
+    if (udp.check(p, upperAt, end) !== undefined) return false;
+    const socket = this.#udp.find({ to, port: dport, from, fromPort: sport });
+    socket?.take(p.subarray(upperAt + udp.HEADER_LEN, upperAt + udp.len(p, upperAt)), from, sport);
+    return socket !== undefined;
+  }
+
+  #sendPortUnreachable(packet: Packet): void {
+    const cursor = new Cursor();
+    const bad =
+      decode(packet.bytes, packet.at, packet.end, cursor) ??
+      udp.check(packet.bytes, cursor.upperAt, cursor.end);
+    if (bad !== undefined || !mayReport(packet, cursor)) return;
+    this.#sender.make(undefined, (error) => {
+      writeError(error, packet, cursor, portUnreachable(cursor.family), this.#sender.nextId());
+    });
+  }
+}
+
+function hopLimit(p: Uint8Array, cursor: Cursor): number {
+  return cursor.family === 4 ? ipv4.ttl(p, cursor.at) : ipv6.hopLimit(p, cursor.at);
 }

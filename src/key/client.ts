@@ -17,6 +17,9 @@ export interface KeyClient {
    * does not read.
    */
   deliver(message: Message, kind: 'reply' | 'notice'): void;
-  /** The entries of a dump, to be taken one by one as there is room; none may be lost. */
+  /**
+   * The entries of a dump, to be taken one by one as there is room; none may be lost. Until their
+   * end, or `return`, what they look like now is kept for them.
+   */
   deliverDump(entries: Iterator<Message>): void;
 }

@@ -49,12 +49,13 @@ export type Answer =
   | { readonly kind: 'none' };
 
 /**
- * Entries as they stood at one moment; `entry` makes the message of one of them when there is room
- * for it.
+ * Entries as they stood at one moment; `next` makes the message of one of them when there is room
+ * for it. `return` must be called when they are not read to their end.
  */
 export interface Dump {
   readonly length: number;
-  entry(index: number): DumpEntry;
+  next(): IteratorResult<DumpEntry, undefined>;
+  return(): void;
 }
 
 export interface DumpEntry {

@@ -38,6 +38,12 @@ export interface KeyEngineOptions {
   readonly allowLegacy: boolean;
   readonly settings?: KeySettings;
   /**
+   * Called before a request takes away what packets may need that have come before it. A key
+   * exchange deletes an SA when its peer has sent the last packet by it, and that packet may still
+   * wait to be read; on a kernel it does not.
+   */
+  readonly takesAway?: () => void;
+  /**
    * Called when a request has changed the databases, before its reply goes out: what the reply
    * promises must be true by then. Throws KeyError when it cannot be made true.
    */
@@ -65,6 +71,7 @@ export class KeyEngine {
   readonly stats = new KeyStats();
   readonly #sessions = new Set<Session>();
   readonly #closed: Session[] = [];
+  readonly #takesAway: (() => void) | undefined;
   readonly #applied: (() => void) | undefined;
   #requests = 0;
   #refusals = 0;
@@ -72,6 +79,7 @@ export class KeyEngine {
   constructor(options: KeyEngineOptions) {
     const settings = options.settings ?? defaultKeySettings();
     const slab = new Slab();
+    this.#takesAway = options.takesAway;
     this.#applied = options.applied;
     this.context = {
       ...options,
@@ -178,7 +186,9 @@ export class KeyEngine {
     session.noteRequest(message);
     let answer: Answer;
     try {
-      answer = checkMessage(message).handle(this.context, message, session);
+      const row = checkMessage(message);
+      if (row.takesAway) this.#takesAway?.();
+      answer = row.handle(this.context, message, session);
       if (message.wrapped) this.#inject(session, message.wrapped);
       this.#applied?.();
     } catch (error) {
@@ -224,15 +234,23 @@ export class KeyEngine {
   }
 
   /** Counts down to 0, which is how clients know the last one. */
-  *#dumpMessages(session: Session, request: Message, dump: Dump): IterableIterator<Message> {
-    for (let i = 0; i < dump.length; i++) {
-      const { satype, reserved, extensions } = dump.entry(i);
-      const seq = dump.length - 1 - i;
-      const message: Message = { ...request, errno: 0, satype, reserved, seq, extensions };
-      this.stats.targets.one++;
-      this.#toPromiscuous(message);
-      yield toDialect(message, session.client.dialect);
-    }
+  #dumpMessages(session: Session, request: Message, dump: Dump): Iterator<Message> {
+    let seq = dump.length;
+    return {
+      next: () => {
+        const { value } = dump.next();
+        if (!value) return { done: true, value: undefined };
+        seq--;
+        const message: Message = { ...request, errno: 0, seq, ...value };
+        this.stats.targets.one++;
+        this.#toPromiscuous(message);
+        return { done: false, value: toDialect(message, session.client.dialect) };
+      },
+      return: () => {
+        dump.return();
+        return { done: true, value: undefined };
+      },
+    };
   }
 
   #toOthers(message: Message, to: 'all' | 'registered', except: Session | undefined): void {

@@ -1,12 +1,13 @@
 import type { Address } from '../base/address.ts';
 import type { Sa, SaProtocol } from '../sad/sa.ts';
+import { viewOf } from '../sad/sa-view.ts';
 import { PORT_ANY, type Policy, type Request } from '../spd/policy.ts';
 import type { Extension, Message, MessageType, SaType } from '../wire/pfkey-message.ts';
 import { MODE, PROTO_ANY } from '../wire/pfkey-table.ts';
 import { proposal } from './algorithms.ts';
 import type { KeyContext } from './context.ts';
 import { policyHead, wholePolicyParts } from './policy-reply.ts';
-import { expireParts, hostPart, sa2Part, saPart, viewOf } from './sa-reply.ts';
+import { expireParts, hostPart, sa2Part, saPart } from './sa-reply.ts';
 
 /** What the host says unasked. Clients know it by its pid of 0 (strongSwan ignores other ones). */
 function event(

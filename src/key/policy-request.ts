@@ -2,7 +2,6 @@ import { maskPrefix } from '../base/address.ts';
 import { KeyError } from '../base/error.ts';
 import {
   type Direction,
-  type Level,
   PORT_ANY,
   type PolicySpec,
   type PolicyType,
@@ -10,13 +9,9 @@ import {
   type Request,
   type Selector,
 } from '../spd/policy.ts';
-import {
-  extension,
-  type Message,
-  type PolicyExtension,
-  type PolicyRequest,
-} from '../wire/pfkey-message.ts';
-import { DIRECTION, LEVEL, MODE, POLICY_TYPE, saTypeOfProto } from '../wire/pfkey-table.ts';
+import { requestOf } from '../spd/request.ts';
+import { extension, type Message, type PolicyExtension } from '../wire/pfkey-message.ts';
+import { DIRECTION, POLICY_TYPE } from '../wire/pfkey-table.ts';
 import { sameRequest } from './compare.ts';
 import type { KeyContext } from './context.ts';
 import { addressPair, required } from './fields.ts';
@@ -105,49 +100,6 @@ function policyTypeOf(type: number): PolicyType {
   }
 }
 
-function requestOf({ proto, mode, level, reqid, src, dst }: PolicyRequest): Request {
-  const satype = saTypeOfProto(proto);
-  if (satype !== 'esp' && satype !== 'ah') {
-    const name = satype === 'ipcomp' ? 'IPComp' : `protocol ${proto}`;
-    throw new KeyError(
-      'EPROTONOSUPPORT',
-      `a request for ${name}: ESP (50) and AH (51) are possible`,
-    );
-  }
-  const asked = levelOf(level);
-  return {
-    protocol: satype,
-    mode: requestModeOf(mode),
-    level: asked,
-    // Only "unique" ties a policy to SAs, as in KAME and Linux.
-    reqid: asked === 'unique' ? reqid : 0,
-    ...(mode === MODE.tunnel && src && dst ? { src: src.address, dst: dst.address } : {}),
-    srcPort: src?.port ?? 0,
-    dstPort: dst?.port ?? 0,
-  };
-}
-
-function requestModeOf(mode: number): Request['mode'] {
-  if (mode === MODE.transport) return 'transport';
-  if (mode === MODE.tunnel) return 'tunnel';
-  throw new KeyError('EINVAL', `a request of mode ${mode}; 1 transport and 2 tunnel are known`);
-}
-
-function levelOf(level: number): Level {
-  switch (level) {
-    case LEVEL.default:
-      return 'default';
-    case LEVEL.use:
-      return 'use';
-    case LEVEL.require:
-      return 'require';
-    case LEVEL.unique:
-      return 'unique';
-    default:
-      throw new KeyError('EINVAL', `a request of level ${level}; 0 to 3 are known`);
-  }
-}
-
 /**
  * Gives every "unique" request without a reqid one that nobody uses; the reply says which
  * (key_msg2sp of KAME). A policy that replaces an equal one goes on with its number, or its SAs
@@ -170,10 +122,10 @@ function withReqids(
 }
 
 /**
- * Counts on instead of taking the lowest free one: SAs of a policy that is gone may still be in
- * negotiation.
+ * A reqid that nobody uses, `own` neither. Counts on instead of taking the lowest free one: SAs of
+ * a policy that is gone may still be in negotiation.
  */
-function freeReqid(context: KeyContext, own: readonly Request[]): number {
+export function freeReqid(context: KeyContext, own: readonly Pick<Request, 'reqid'>[]): number {
   for (;;) {
     const reqid = context.reqids.next;
     context.reqids.next = reqid === REQID_MAX ? AUTO_REQID_MIN : reqid + 1;

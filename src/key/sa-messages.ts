@@ -1,10 +1,12 @@
 import { KeyError } from '../base/error.ts';
 import type { Sa, SaProtocol } from '../sad/sa.ts';
+import { viewOf } from '../sad/sa-view.ts';
 import { describe } from '../sad/sad.ts';
 import { extension, type Message, type SaType } from '../wire/pfkey-message.ts';
 import type { Answer, Dump, Handler, KeyContext } from './context.ts';
+import { dumpFilterOf } from './dump-filter.ts';
 import { protocolOf, required, saAddressPair } from './fields.ts';
-import { addressParts, identityParts, publicParts, viewOf, wholeParts } from './sa-reply.ts';
+import { addressParts, identityParts, publicParts, wholeParts } from './sa-reply.ts';
 import { larvalSpecOf, saSpecOf, updatedSpecOf } from './sa-request.ts';
 
 /** The messages about SAs (RFC 2367 §3.1.1 to §3.1.5, §3.1.9, §3.1.10). */
@@ -65,7 +67,7 @@ export const deleteSa: Handler = (context, message) => {
   }
   const sa = saOf(context, message);
   const extensions = identityParts(viewOf(sa));
-  context.sad.remove(sa);
+  context.sad.retire(sa);
   return { kind: 'reply', to: 'all', extensions };
 };
 
@@ -93,23 +95,21 @@ export const flush: Handler = ({ sad }, message, session) => {
   return { kind: 'reply', to: 'all', extensions: [] };
 };
 
-/**
- * An entry shows its SA as it is when the asker has room for it: there may be a million of them.
- */
+/** Each SA as it was when the dump was asked for, however long the asker takes to read it. */
 export const dump: Handler = ({ sad }, message) => {
   const protocol = protocolToList(message.satype);
-  const sas = [...sad.all()];
-  const listed = protocol === undefined ? sas : sas.filter((sa) => sa.spec.protocol === protocol);
-  if (listed.length === 0) throw new KeyError('ENOENT', 'there are no SAs of that type');
+  const filter = dumpFilterOf(message);
+  const sas = protocol === 'none' ? undefined : sad.snapshot(protocol, filter);
+  if (!sas || sas.length === 0) throw new KeyError('ENOENT', 'there are no SAs of that kind');
   const entries: Dump = {
-    length: listed.length,
-    entry: (index) => {
-      const sa = listed[index]!;
-      const { protocol: satype, spi, dst } = sa.spec;
-      // A larval one may have got its keys meanwhile, and with them another object.
-      const now = sa.state === 'dead' ? (sad.get(satype, spi, dst) ?? sa) : sa;
-      return { satype, reserved: 0, extensions: wholeParts(viewOf(now)) };
+    length: sas.length,
+    next: () => {
+      const { value } = sas.next();
+      if (!value) return { done: true, value: undefined };
+      const entry = { satype: value.spec.protocol, reserved: 0, extensions: wholeParts(value) };
+      return { done: false, value: entry };
     },
+    return: () => void sas.return(),
   };
   return { kind: 'dump', entries };
 };

@@ -1,6 +1,7 @@
 import { ADDRESS_BITS, type Address } from '../base/address.ts';
-import type { Lifetime, Usage } from '../sad/lifetime.ts';
-import type { Sa, SaSpec, SaState } from '../sad/sa.ts';
+import type { Lifetime } from '../sad/lifetime.ts';
+import type { SaSpec } from '../sad/sa.ts';
+import type { SaView } from '../sad/sa-view.ts';
 import type {
   AddressExtension,
   Extension,
@@ -8,23 +9,6 @@ import type {
   LifetimeExtension,
 } from '../wire/pfkey-message.ts';
 import { MODE, NAT_T_ESP_IN_UDP, SA_FLAG, SA_STATE } from '../wire/pfkey-table.ts';
-
-/**
- * An SA as messages show it, at one moment. The keys live in the SA, which zeroes them at its end.
- */
-export interface SaView {
-  readonly sa: Sa;
-  readonly spec: SaSpec;
-  readonly state: SaState;
-  readonly usage: Usage;
-  readonly addedWallMs: number;
-  readonly firstUseWallMs: number;
-}
-
-export function viewOf(sa: Sa): SaView {
-  const { spec, state, addedWallMs, firstUseWallMs } = sa;
-  return { sa, spec, state, usage: { ...sa.usage }, addedWallMs, firstUseWallMs };
-}
 
 /** Everything but the keys: the reply to ADD and UPDATE, and what others hear of it. */
 export function publicParts(view: SaView): Extension[] {
@@ -89,8 +73,8 @@ export function saPart({ spec, state }: SaView): Extension {
   };
 }
 
-export function sa2Part({ spec, sa }: SaView): Extension {
-  return { type: 'X_SA2', mode: MODE[spec.mode], sequence: sa.sentSeq >>> 0, reqid: spec.reqid };
+export function sa2Part({ spec, sentSeq }: SaView): Extension {
+  return { type: 'X_SA2', mode: MODE[spec.mode], sequence: sentSeq >>> 0, reqid: spec.reqid };
 }
 
 export function addressParts(spec: Pick<SaSpec, 'src' | 'dst'>): AddressExtension[] {

@@ -2,7 +2,7 @@ import { KeyError } from '../base/error.ts';
 import { describeSelector, type Policy } from '../spd/policy.ts';
 import { MANUAL_ID_MAX } from '../spd/spd.ts';
 import { extension, type Message } from '../wire/pfkey-message.ts';
-import type { Answer, Handler, KeyContext } from './context.ts';
+import type { Answer, Dump, Handler, KeyContext } from './context.ts';
 import { required } from './fields.ts';
 import { changedParts, wholePolicyParts } from './policy-reply.ts';
 import { directionOf, policySpecOf, selectorOf } from './policy-request.ts';
@@ -51,22 +51,22 @@ export const spdFlush: Handler = ({ spd }, _message, session) => {
   return { kind: 'reply', to: 'all', extensions: [] };
 };
 
+/** Each policy as it was when the dump was asked for, with the time of its last use. */
 export const spdDump: Handler = ({ spd }) => {
-  // Copies, because the time of the last use goes on changing.
-  const policies = all(spd).map((policy) => ({ ...policy }));
-  if (policies.length === 0) throw new KeyError('ENOENT', 'there are no policies');
-  return {
-    kind: 'dump',
-    entries: {
-      length: policies.length,
+  if (spd.size === 0) throw new KeyError('ENOENT', 'there are no policies');
+  const policies = spd.snapshot();
+  const entries: Dump = {
+    length: policies.length,
+    next: () => {
+      const { value } = policies.next();
+      if (!value) return { done: true, value: undefined };
       // setkey prints the reserved field as the count of references: the table's own.
-      entry: (index) => ({
-        satype: 'unspec',
-        reserved: 1,
-        extensions: wholePolicyParts(policies[index]!),
-      }),
+      const entry = { satype: 'unspec', reserved: 1, extensions: wholePolicyParts(value) } as const;
+      return { done: false, value: entry };
     },
+    return: () => void policies.return(),
   };
+  return { kind: 'dump', entries };
 };
 
 function changed(policy: Policy): Answer {

@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { AhTransform, EspTransform } from '../crypto/transform.ts';
 import type { Sa, SaSpec } from '../sad/sa.ts';
+import { viewOf } from '../sad/sa-view.ts';
 import { Sad } from '../sad/sad.ts';
 import type { Policy } from '../spd/policy.ts';
 import { MANUAL_ID_MAX, type Replacement, Spd } from '../spd/spd.ts';
@@ -9,7 +10,7 @@ import { sameKeys, samePolicy, sameSettings } from './compare.ts';
 import { KeyEngine } from './engine.ts';
 import { changeEvent } from './events.ts';
 import { changedParts } from './policy-reply.ts';
-import { identityParts, publicParts, viewOf } from './sa-reply.ts';
+import { identityParts, publicParts } from './sa-reply.ts';
 
 /**
  * A configuration file is read again: its messages are applied to a second engine, which knows what

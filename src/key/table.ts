@@ -31,6 +31,8 @@ export interface MessageRow {
    */
   readonly allowed: readonly ExtensionType[] | 'any';
   readonly handle: Handler;
+  /** Whether it takes away, moves or replaces SAs or policies that are in use. */
+  readonly takesAway: boolean;
 }
 
 const ENDS: readonly ExtensionType[] = ['ADDRESS_SRC', 'ADDRESS_DST'];
@@ -50,6 +52,12 @@ const NAT: readonly ExtensionType[] = [
 /** Around an SA that is only named, its description is repeated by some. */
 const DESCRIPTION = ['X_SA2', 'ADDRESS_PROXY', ...LIMITS, ...WHO, ...NAT, 'X_TESTUDO'] as const;
 
+/** UPDATE may give an SA other addresses. */
+const TAKES_AWAY: ReadonlySet<Handler> = new Set<Handler>([
+  ...[deleteSa, flush, migrate, update],
+  ...[spdUpdate, spdDelete, spdDelete2, spdFlush],
+]);
+
 export const MESSAGES: Readonly<Record<MessageType, MessageRow>> = {
   GETSPI: row('sa', ENDS, [...DESCRIPTION, 'SPIRANGE'], getSpi),
   UPDATE: row('sa', ['SA', ...ENDS], [...DESCRIPTION, ...KEYS, ...NEW_ENDS], update),
@@ -60,7 +68,7 @@ export const MESSAGES: Readonly<Record<MessageType, MessageRow>> = {
   REGISTER: row('clients', [], [], register),
   EXPIRE: row('clients', [], 'any', fromHostOnly),
   FLUSH: row('clients', [], [], flush),
-  DUMP: row('clients', [], ['X_TESTUDO'], dump),
+  DUMP: row('clients', [], ['X_FILTER', 'X_TESTUDO'], dump),
   X_PROMISC: row('clients', [], [], promisc),
   X_PCHANGE: row('clients', [], 'any', notSupported),
   X_SPDUPDATE: row('policy', ['X_POLICY', ...ENDS], ['X_SA2', ...LIMITS], spdUpdate),
@@ -105,5 +113,5 @@ function row(
   allowed: readonly ExtensionType[] | 'any',
   handle: Handler,
 ): MessageRow {
-  return { about, required, allowed, handle };
+  return { about, required, allowed, handle, takesAway: TAKES_AWAY.has(handle) };
 }

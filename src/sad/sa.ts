@@ -1,5 +1,6 @@
 import type { Address } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
+import type { Moments } from '../base/moments.ts';
 import { digest } from '../crypto/digest.ts';
 import type { AhTransform, EspTransform } from '../crypto/transform.ts';
 import { u32 } from '../wire/bytes.ts';
@@ -89,14 +90,20 @@ export class Sa {
   /** The order of arrival: the newest usable SA is preferred. */
   readonly serial: number;
   /**
-   * Its neighbours in the chains of `SaIndex`, which alone changes them: by SPI, and by the pair of
-   * addresses.
+   * Its neighbours in the chains of `SaIndex`, which alone changes them: by SPI, and among those
+   * that are the same for who wants to send; and in that of `SaList`.
    */
   nextOfSpi: Sa | undefined;
-  newerOfPair: Sa | undefined;
-  olderOfPair: Sa | undefined;
+  newerOfGroup: Sa | undefined;
+  olderOfGroup: Sa | undefined;
+  newerOfAll: Sa | undefined;
+  olderOfAll: Sa | undefined;
   /** Its place in `DueHeap`, which alone changes it; -1: none. */
   heapAt = -1;
+  /** See `Moments`. */
+  moment: number;
+  /** See `Sad.retire`. */
+  isRetired = false;
 
   /** Where a peer behind a NAT is now, if not where `spec` says: the outer datagrams go there. */
   peer: { readonly address: Address; readonly port: number } | undefined;
@@ -106,7 +113,7 @@ export class Sa {
   lastSentMs = 0;
 
   readonly #addedMs: number;
-  readonly #store: SequenceStore;
+  readonly #world: SaWorld;
   // What an SA needs from its first packet on is made then: most of a large table are idle.
   #usage: Counting | undefined;
   #replay: ReplayWindow | undefined;
@@ -126,7 +133,8 @@ export class Sa {
     this.state = state;
     this.addedWallMs = at.wallMs;
     this.serial = at.serial;
-    this.#store = at.sequences;
+    this.#world = at.world;
+    this.moment = at.world.moments.now;
     this.#addedMs = at.monotonicMs;
   }
 
@@ -153,6 +161,11 @@ export class Sa {
     return this.sentSeq >= SEQ_SOFT * seqMax(this.spec);
   }
 
+  /** Whether the last sequence number has been used: it can never send again. */
+  get isOutOfSeq(): boolean {
+    return this.sentSeq >= seqMax(this.spec);
+  }
+
   /**
    * What makes the counter IVs of two SAs that share a key differ (see `engine/iv.ts`): decided by
    * the SA's identity at its first use, and kept when its addresses change, or the counter would
@@ -172,14 +185,18 @@ export class Sa {
    * left (they never wrap, RFC 4303 §3.3.3), -2 when they could not be reserved durably.
    */
   takeSeq(count: number): number {
+    this.changing();
     if (!this.#lease) {
-      this.#lease = this.#store.lease(this.#seqMaterial());
+      this.#lease = this.#world.sequences.lease(this.#seqMaterial());
       this.#nextSeq = this.#lease.start;
       this.#seqLimit = this.#lease.start;
     }
     const first = this.#nextSeq;
     const next = first + count;
-    if (next - 1 > seqMax(this.spec)) return -1;
+    if (next - 1 > seqMax(this.spec)) {
+      if (this.isOutOfSeq) this.#world.outOfSeq(this);
+      return -1;
+    }
     if (next > this.#seqLimit) {
       this.#seqLimit = this.#lease.extend(next);
       this.#isRefused = this.#seqLimit < next;
@@ -189,7 +206,14 @@ export class Sa {
     return first;
   }
 
+  /** To be called before anything changes that others are shown. */
+  changing(): void {
+    const { moments } = this.#world;
+    if (this.moment !== moments.now) moments.changing(this);
+  }
+
   account(packets: number, bytes: number, nowMs: number, wallMs: number): void {
+    this.changing();
     this.#usage ??= noUsage(this.#addedMs);
     const usage = this.#usage;
     if (usage.firstUseMs < 0) {
@@ -212,15 +236,17 @@ export class Sa {
       serial: this.serial,
       monotonicMs: this.#addedMs,
       wallMs: this.addedWallMs,
-      sequences: {
-        lease: () => ({ ...lease, extend: (next) => (isRefused ? -1 : next) }),
+      world: {
+        sequences: { lease: () => ({ ...lease, extend: (next) => (isRefused ? -1 : next) }) },
+        moments: NO_MOMENTS,
+        outOfSeq: () => {},
       },
     });
     if (this.#usage !== undefined) other.#usage = { ...this.#usage };
     if (this.#replay !== undefined && !freshWindow) other.#replay = this.#replay.copy();
     if (this.#lease) {
       // What was sent before is known of the copy too.
-      other.#lease = other.#store.lease([]);
+      other.#lease = other.#world.sequences.lease([]);
       other.#nextSeq = lease.start;
       other.#seqLimit = lease.start;
     }
@@ -274,8 +300,19 @@ export interface SaBirth {
   readonly serial: number;
   readonly monotonicMs: number;
   readonly wallMs: number;
-  readonly sequences: SequenceStore;
+  readonly world: SaWorld;
 }
+
+/** What all SAs of a table share. */
+export interface SaWorld {
+  readonly sequences: SequenceStore;
+  readonly moments: Pick<Moments<Sa, unknown>, 'now' | 'changing'>;
+  /** It was asked for a sequence number, and has none. */
+  readonly outOfSeq: (sa: Sa) => void;
+}
+
+/** For copies, which nobody is shown. */
+const NO_MOMENTS: SaWorld['moments'] = { now: 0, changing: () => {} };
 
 /** Shared, because most SAs have none. */
 const NO_IDENTITIES: readonly SaIdentity[] = [];

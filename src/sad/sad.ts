@@ -3,19 +3,30 @@ import { assert } from '../base/assert.ts';
 import { DueHeap } from '../base/due-heap.ts';
 import type { Clock, Random } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
-import { u32 } from '../wire/bytes.ts';
+import { Moments } from '../base/moments.ts';
 import { countReached, dueMs, reached } from './lifetime.ts';
-import { Sa, type SaMode, type SaProtocol, type SaSpec } from './sa.ts';
+import { RandomWords } from './random-words.ts';
+import { Sa, type SaMode, type SaProtocol, type SaSpec, type SaWorld } from './sa.ts';
 import { SaIndex } from './sa-index.ts';
+import { SaList } from './sa-list.ts';
 import { type SaSize, SaSizes } from './sa-sizes.ts';
+import { type SaFilter, SaSnapshot } from './sa-snapshot.ts';
+import { type SaView, viewOf } from './sa-view.ts';
 import type { SequenceStore } from './sequence.ts';
 
 /** SPIs 1 to 255 are reserved (RFC 4303 §2.1); 0 never goes on the wire. */
 export const SPI_MIN = 0x100;
 export const SPI_MAX = 0xffff_ffff;
 
-/** Octets drawn from the system at once. */
-const RANDOM_LEN = 1024;
+/**
+ * SAs that all snapshots together may still have to show: each may change or go before, and its old
+ * view takes memory until then. One snapshot alone is always possible.
+ */
+const SNAPSHOT_SAS_MAX = 16_000_000;
+
+/** How long a retired SA still receives, and how many there may be. */
+const RETIRED_MS = 500;
+const RETIRED_MAX = 1024;
 
 export interface SadOptions {
   readonly clock: Clock;
@@ -41,18 +52,31 @@ export class Sad {
 
   readonly #options: SadOptions;
   readonly #index = new SaIndex();
-  readonly #all = new Set<Sa>();
+  readonly #all = new SaList();
   readonly #due = new DueHeap<Sa>();
   readonly #sizes = new SaSizes();
+  /** Those that send in UDP, or get what comes in UDP. */
+  readonly #encapsulated = new Set<Sa>();
+  readonly #moments = new Moments<Sa, SaView>(viewOf);
+  readonly #snapshots = new Set<SaSnapshot>();
+  /** Until when, in monotonic milliseconds; the oldest first. */
+  readonly #retired = new Map<Sa, number>();
+  readonly #world: SaWorld;
   /** How many SAs have each reqid that is not 0. */
   readonly #reqids = new Map<number, number>();
-  readonly #randomPool = new Uint8Array(RANDOM_LEN);
-  #randomAt = RANDOM_LEN;
+  readonly #randomWords: RandomWords;
   #serial = 0;
 
   constructor(options: SadOptions) {
     this.#options = options;
     this.larvalSeconds = options.larvalSeconds ?? 30;
+    this.#randomWords = new RandomWords(options.random);
+    this.#world = {
+      sequences: options.sequences,
+      moments: this.#moments,
+      // Not at once: others of the batch that is under way may still need its keys.
+      outOfSeq: (sa) => this.#schedule(sa),
+    };
   }
 
   get size(): number {
@@ -61,7 +85,38 @@ export class Sad {
 
   /** All SAs in the order of their arrival. A dead one is not among them. */
   all(): IterableIterator<Sa> {
-    return this.#all.values();
+    return this.#all.all();
+  }
+
+  /** Those with UDP encapsulation. */
+  encapsulated(): Iterable<Sa> {
+    return this.#encapsulated;
+  }
+
+  /** Snapshots that are being read. */
+  get readers(): number {
+    return this.#moments.readers;
+  }
+
+  /**
+   * All SAs, or those of a protocol, or those that `filter` wants, each as it is now, to be read at
+   * leisure; `return` must be called on one that is not read to its end. Costs nothing for each
+   * SA, but for a look at each when there is a filter. ENOBUFS when too many SAs wait for other
+   * readers.
+   */
+  snapshot(protocol?: SaProtocol, filter?: SaFilter): SaSnapshot {
+    const wants = filterOf(protocol, filter);
+    const length = filter === undefined ? this.#count(protocol) : this.#countOf(wants!);
+    let waiting = 0;
+    for (const { remaining } of this.#snapshots) waiting += remaining;
+    if (waiting > 0 && waiting + length > SNAPSHOT_SAS_MAX) {
+      throw new KeyError('ENOBUFS', `readers that do not read have ${waiting} SAs before them`);
+    }
+    const closed = (one: SaSnapshot) => void this.#snapshots.delete(one);
+    const serial = this.#serial;
+    const made = new SaSnapshot(this.#all, serial, this.#moments, wants, length, closed);
+    if (length > 0) this.#snapshots.add(made);
+    return made;
   }
 
   /**
@@ -91,6 +146,7 @@ export class Sad {
       return this.#insert(spec, 'mature');
     }
     const before = sa.spec;
+    sa.changing();
     this.#unlink(sa);
     sa.spec = spec;
     this.#link(sa);
@@ -133,16 +189,7 @@ export class Sad {
     reqid: number,
     preferOld = false,
   ): Sa | undefined {
-    let mature: Sa | undefined;
-    let dying: Sa | undefined;
-    let sa = this.#index.newest(protocol, src, dst);
-    for (; sa !== undefined; sa = sa.olderOfPair) {
-      if (misfit(sa, mode, reqid) !== undefined) continue;
-      if (sa.state === 'mature' && !preferOld) return sa;
-      if (sa.state === 'mature') mature = sa;
-      else if (preferOld || dying === undefined) dying = sa;
-    }
-    return preferOld ? (dying ?? mature) : dying;
+    return this.#index.outbound(protocol, mode, src, dst, reqid, preferOld);
   }
 
   /** Every SA with an SPI, whatever its destination. */
@@ -152,10 +199,7 @@ export class Sad {
 
   /** Every SA between two addresses, in any mode, in the order of their arrival. */
   between(protocol: SaProtocol, src: Address, dst: Address): readonly Sa[] {
-    const found: Sa[] = [];
-    let sa = this.#index.newest(protocol, src, dst);
-    for (; sa !== undefined; sa = sa.olderOfPair) found.push(sa);
-    return found.reverse();
+    return this.#index.between(protocol, src, dst);
   }
 
   /** Which sizes the SAs with keys have: one of each kind. */
@@ -167,11 +211,36 @@ export class Sad {
     return this.#reqids.has(reqid);
   }
 
+  /** At once: its keys are zeroed. */
   remove(sa: Sa): void {
-    this.#unlink(sa);
-    this.#all.delete(sa);
+    if (sa.isRetired) {
+      this.#index.unlink(sa);
+      this.#retired.delete(sa);
+      this.generation++;
+    } else {
+      this.#leave(sa);
+      this.#unlink(sa);
+    }
     this.#due.delete(sa);
     sa.die();
+  }
+
+  /**
+   * Takes an SA away that has received, and that a newer one has replaced: nobody is shown it any
+   * more, and its name is free; but packets that are under way still get in for a moment. OpenIKED
+   * tells its peer to delete the old SA before it sends by the new one, and under load there are
+   * packets in between. Any other SA is removed at once.
+   */
+  retire(sa: Sa): void {
+    const hasReceived = sa.usage.firstUseMs >= 0 && sa.sentSeq === 0;
+    if (!hasReceived || !this.#index.isReplaced(sa)) return this.remove(sa);
+    this.#leave(sa);
+    this.#forget(sa);
+    this.#index.retire(sa);
+    this.#retired.set(sa, this.#options.clock.monotonicMs() + RETIRED_MS);
+    this.#schedule(sa);
+    const [oldest] = this.#retired.keys();
+    if (this.#retired.size > RETIRED_MAX) this.remove(oldest!);
   }
 
   /**
@@ -200,10 +269,13 @@ export class Sad {
 
   /** Removes all, or all of a protocol; returns how many. */
   flush(protocol?: SaProtocol): number {
-    const doomed = [...this.#all].filter(
+    const doomed = [...this.#all.all()].filter(
       (sa) => protocol === undefined || sa.spec.protocol === protocol,
     );
     for (const sa of doomed) this.remove(sa);
+    for (const sa of [...this.#retired.keys()]) {
+      if (protocol === undefined || sa.spec.protocol === protocol) this.remove(sa);
+    }
     return doomed.length;
   }
 
@@ -216,7 +288,7 @@ export class Sad {
     checkSpi(min);
     if (min === max) return this.add({ ...spec, spi: min }, 'larval');
     for (let i = 0; i < tries; i++) {
-      const spi = min + Math.floor((this.#randomWord() / 2 ** 32) * (max - min + 1));
+      const spi = min + Math.floor((this.#randomWords.next() / 2 ** 32) * (max - min + 1));
       if (!this.get(spec.protocol, spi, spec.dst)) return this.add({ ...spec, spi }, 'larval');
     }
     throw new KeyError('ENOBUFS', `no free SPI between ${min} and ${max} in ${tries} tries`);
@@ -245,7 +317,8 @@ export class Sad {
   settle(sa: Sa): void {
     const { hard, soft } = sa.spec;
     const counts = hard.packets + hard.bytes + soft.packets + soft.bytes;
-    if (counts === 0 && (sa.state !== 'mature' || !sa.runsOutOfSeq)) return;
+    const isAtEndOfSeq = sa.state === 'mature' ? sa.runsOutOfSeq : sa.isOutOfSeq;
+    if (counts === 0 && !isAtEndOfSeq) return;
     this.#age(sa, this.#options.clock.monotonicMs());
   }
 
@@ -266,17 +339,6 @@ export class Sad {
     return this.#due.nextMs;
   }
 
-  /** 32 bits that nobody can predict, drawn many at a time. */
-  #randomWord(): number {
-    const pool = this.#randomPool;
-    if (this.#randomAt === pool.length) {
-      this.#options.random.fill(pool);
-      this.#randomAt = 0;
-    }
-    this.#randomAt += 4;
-    return u32(pool, this.#randomAt - 4);
-  }
-
   #checkRoom(more: number): void {
     const max = this.#options.saMax ?? 4_000_000;
     if (this.#all.size + more > max) {
@@ -285,11 +347,13 @@ export class Sad {
   }
 
   #insert(spec: SaSpec, state: 'larval' | 'mature'): Sa {
+    const before = this.#index.retired(spec.protocol, spec.spi, spec.dst);
+    if (before !== undefined) this.remove(before);
     const sa = new Sa(spec, state, {
       serial: ++this.#serial,
       monotonicMs: this.#options.clock.monotonicMs(),
       wallMs: this.#options.clock.wallMs(),
-      sequences: this.#options.sequences,
+      world: this.#world,
     });
     this.#all.add(sa);
     this.#link(sa);
@@ -297,18 +361,32 @@ export class Sad {
     return sa;
   }
 
+  /** It is no longer among all. */
+  #leave(sa: Sa): void {
+    sa.changing();
+    for (const snapshot of this.#snapshots) snapshot.leaves(sa);
+    this.#all.delete(sa);
+  }
+
   #link(sa: Sa): void {
     const { reqid } = sa.spec;
     this.#index.link(sa);
     this.#sizes.add(sa.spec);
+    if (sa.spec.encapsulation !== undefined) this.#encapsulated.add(sa);
     if (reqid !== 0) this.#reqids.set(reqid, (this.#reqids.get(reqid) ?? 0) + 1);
     this.generation++;
   }
 
   #unlink(sa: Sa): void {
-    const { reqid } = sa.spec;
     this.#index.unlink(sa);
+    this.#forget(sa);
+  }
+
+  /** What is counted of all SAs is counted without it. */
+  #forget(sa: Sa): void {
+    const { reqid } = sa.spec;
     this.#sizes.remove(sa.spec);
+    this.#encapsulated.delete(sa);
     const others = (this.#reqids.get(reqid) ?? 1) - 1;
     if (others === 0) this.#reqids.delete(reqid);
     else this.#reqids.set(reqid, others);
@@ -319,12 +397,16 @@ export class Sad {
     const { spec, usage } = sa;
     // Whoever is told of an SA that expired may have removed this one meanwhile.
     if (sa.state === 'dead') return;
-    if (sa.state === 'larval') {
+    if (sa.isRetired) {
+      if (nowMs >= this.#retired.get(sa)! || reached(spec.hard, usage, nowMs)) this.remove(sa);
+    } else if (sa.state === 'larval') {
       if (nowMs >= usage.addedMs + this.#larvalMs()) this.remove(sa);
-    } else if (reached(spec.hard, usage, nowMs)) {
+    } else if (reached(spec.hard, usage, nowMs) || sa.isOutOfSeq) {
+      // RFC 4303 §3.3.3: the counter must not cycle, so there is nothing left for it to do.
       this.remove(sa);
       this.#options.expired?.(sa, 'hard');
     } else if (sa.state === 'mature' && (reached(spec.soft, usage, nowMs) || sa.runsOutOfSeq)) {
+      sa.changing();
       sa.state = 'dying';
       this.generation++;
       this.#options.expired?.(sa, 'soft');
@@ -335,15 +417,38 @@ export class Sad {
     if (sa.state !== 'dead') this.#due.set(sa, this.#dueMs(sa));
   }
 
-  #dueMs({ state, spec, usage }: Sa): number {
+  #dueMs(sa: Sa): number {
+    const { state, spec, usage } = sa;
+    if (sa.isRetired) return this.#retired.get(sa)!;
     if (state === 'larval') return usage.addedMs + this.#larvalMs();
+    if (sa.isOutOfSeq) return -Infinity;
     const softMs = state === 'mature' ? dueMs(spec.soft, usage) : Infinity;
     return Math.min(dueMs(spec.hard, usage), softMs);
+  }
+
+  #count(protocol: SaProtocol | undefined): number {
+    return protocol === undefined ? this.#all.size : this.#all.count(protocol);
+  }
+
+  #countOf(filter: SaFilter): number {
+    let count = 0;
+    for (let sa = this.#all.first; sa !== undefined; sa = sa.newerOfAll) {
+      if (filter(sa.spec)) count++;
+    }
+    return count;
   }
 
   #larvalMs(): number {
     return this.larvalSeconds * 1000;
   }
+}
+
+function filterOf(
+  protocol: SaProtocol | undefined,
+  filter: SaFilter | undefined,
+): SaFilter | undefined {
+  if (protocol === undefined) return filter;
+  return (spec) => spec.protocol === protocol && (filter === undefined || filter(spec));
 }
 
 /** Why an SA between the right addresses is not for a request; undefined: it is. */

@@ -62,6 +62,8 @@ export interface Policy extends PolicySpec {
   readonly createdMs: number;
   lastUsedWallMs: number;
   lastUsedMs: number;
+  /** See `Moments`. */
+  moment: number;
 }
 
 /**

@@ -1,6 +1,18 @@
 import { formatAddress, parseAddress } from '../base/address.ts';
-import type { Endpoint, PolicyExtension, PolicyRequest } from '../wire/pfkey-message.ts';
-import { DIRECTION, LEVEL, MODE, POLICY_TYPE, REQID_MANUAL_MAX } from '../wire/pfkey-table.ts';
+import { KeyError } from '../base/error.ts';
+import { h16 } from '../wire/pfkey-bytes.ts';
+import { decodeExtension } from '../wire/pfkey-decode.ts';
+import { encodeExtension } from '../wire/pfkey-encode.ts';
+import type { Dialect, Endpoint, PolicyExtension, PolicyRequest } from '../wire/pfkey-message.ts';
+import {
+  DIRECTION,
+  extensionRow,
+  LEVEL,
+  MODE,
+  POLICY_TYPE,
+  REQID_MANUAL_MAX,
+  UNIT,
+} from '../wire/pfkey-table.ts';
 import { PolicyText } from './policy-text.ts';
 
 /**
@@ -52,6 +64,31 @@ export function parsePolicy(source: string): PolicyExtension {
   }
   if (!text.atEnd()) throw text.unexpected('the end of the policy');
   return { ...none, policyType, priority, requests };
+}
+
+/**
+ * What ipsec_set_policy(3) makes of a text: one `sadb_x_policy` with its requests, for setsockopt
+ * and PF_KEY. EINVAL as `parsePolicy`, and for a reqid that the BSD dialect has no room for.
+ */
+export function policyToBytes(source: string, dialect: Dialect): Uint8Array {
+  return encodeExtension(parsePolicy(source), dialect);
+}
+
+/**
+ * The policy in such bytes. EINVAL for lengths that are wrong, EAFNOSUPPORT for tunnel ends of
+ * other address families. The type of the extension is not looked at: OpenIKED writes that of
+ * another into its socket options.
+ */
+export function policyFromBytes(p: Uint8Array, dialect: Dialect): PolicyExtension {
+  const headLen = extensionRow('X_POLICY').minLen;
+  if (p.length < headLen) {
+    throw new KeyError('EINVAL', `${p.length} octets, a sadb_x_policy has at least ${headLen}`);
+  }
+  const said = h16(p, 0) * UNIT;
+  if (said !== p.length) {
+    throw new KeyError('EINVAL', `sadb_x_policy_len says ${said} octets, there are ${p.length}`);
+  }
+  return decodeExtension('X_POLICY', p, dialect) as PolicyExtension;
 }
 
 /** `column` of a KeyError of parsePolicy, for callers whose text starts somewhere in a file. */

@@ -3,6 +3,7 @@ import { assert } from '../base/assert.ts';
 import { DueHeap } from '../base/due-heap.ts';
 import type { Clock } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
+import { Moments } from '../base/moments.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import { conflictsOf } from './conflicts.ts';
 import {
@@ -14,6 +15,7 @@ import {
   type Selector,
 } from './policy.ts';
 import { type CacheCounters, type Lookup, PolicyIndex } from './policy-index.ts';
+import { PolicySnapshot, type PolicyTimes, timesOf } from './policy-snapshot.ts';
 
 /** Ids up to this one are the user's to choose (IPSEC_MANUAL_POLICYID_MAX of KAME). */
 export const MANUAL_ID_MAX = 0x3fff;
@@ -28,6 +30,12 @@ export interface SpdOptions {
    */
   readonly flows?: number;
   readonly expired?: (policy: Policy) => void;
+  /**
+   * Called with every policy that comes into the table, and that leaves it: who counts them does
+   * no more work than there was change.
+   */
+  readonly added?: (policy: Policy) => void;
+  readonly removed?: (policy: Policy) => void;
   /** Gets a sentence about each policy that is odd among the others: unreachable, or ambiguous. */
   readonly warn?: (sentence: string) => void;
 }
@@ -76,6 +84,7 @@ export class Spd {
   /** The lists that somebody has asked for since the last change. */
   #lists: Partial<Record<Direction, readonly Policy[]>> = {};
   readonly #due = new DueHeap<Entry>();
+  readonly #moments = new Moments<Policy, PolicyTimes>(timesOf);
   #nextId = MANUAL_ID_MAX + 1;
   #serial = 0;
 
@@ -209,8 +218,24 @@ export class Spd {
     return this.#indexes[direction][cursor.family].lookup(p, cursor);
   }
 
+  /** Snapshots that are being read. */
+  get readers(): number {
+    return this.#moments.readers;
+  }
+
+  /**
+   * All policies, in, out and fwd, each list in the order in which they are looked at, each policy
+   * as it is now, to be read at leisure; `return` must be called on one that is not read to its
+   * end.
+   */
+  snapshot(): PolicySnapshot {
+    const lists = (['in', 'out', 'fwd'] as const).map((direction) => this.list(direction));
+    return new PolicySnapshot(lists, this.#moments);
+  }
+
   /** Notes that a packet followed the policy, and when, by both clocks. */
   used(policy: Policy, nowMs: number, nowWallMs: number): void {
+    if (policy.moment !== this.#moments.now) this.#moments.changing(policy);
     policy.lastUsedMs = nowMs;
     policy.lastUsedWallMs = nowWallMs;
   }
@@ -256,6 +281,7 @@ export class Spd {
       createdWallMs: clock.wallMs(),
       lastUsedMs: createdMs,
       lastUsedWallMs: 0,
+      moment: this.#moments.now,
     };
   }
 
@@ -292,6 +318,7 @@ export class Spd {
       if (reqid !== 0) this.#reqids.set(reqid, (this.#reqids.get(reqid) ?? 0) + 1);
     }
     this.#schedule(entry);
+    this.#options.added?.(policy);
   }
 
   #forget(policy: Policy): void {
@@ -304,9 +331,12 @@ export class Spd {
       if (others === 0) this.#reqids.delete(reqid);
       else this.#reqids.set(reqid, others);
     }
+    this.#options.removed?.(policy);
   }
 
   #clear(): void {
+    const { removed } = this.#options;
+    if (removed) for (const { policy } of this.#byId.values()) removed(policy);
     this.#byId.clear();
     this.#bySelector.clear();
     this.#reqids.clear();

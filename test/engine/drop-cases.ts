@@ -28,6 +28,7 @@ export interface Case {
   readonly count?: number;
   /** The SA is used before it turns out that the packet is bad: it was authentic. */
   readonly uses?: boolean;
+  readonly ofSockets?: boolean;
   readonly after?: () => void;
 }
 
@@ -450,6 +451,15 @@ export const CASES: Record<DropReason, readonly (() => Case)[]> = {
         rig.host.poll(rig.env.clock.monotonicMs());
       };
       return { side: 'out', rig, packets: [FOUR], after };
+    },
+  ],
+  'socket-unknown': [
+    () => ({ side: 'out', rig: new Rig(), packets: [FOUR], ofSockets: true }),
+    () => {
+      const rig = new Rig();
+      const ends = { localPort: 1001, remotePort: 0 };
+      rig.host.sockets.open({ family: 4, protocol: 17, ...ends }, { privileged: true });
+      return { side: 'out', rig, packets: [FOUR], ofSockets: true };
     },
   ],
   'no-sa': [

@@ -28,11 +28,13 @@ function state(rig: Rig, withSas: boolean) {
 describe('every reason', () => {
   for (const [reason, cases] of Object.entries(CASES)) {
     test.each(cases.map((one, i) => [i, one] as const))(`${reason} %i`, (_, make) => {
-      const { side, rig, packets, count = 1, uses = false, after } = make();
+      const { side, rig, packets, count = 1, uses = false, ofSockets, after } = make();
       const before = state(rig, !uses);
       const buffers = rig.host.buffersFree;
       const droppedBefore = rig.drops();
-      expect(side === 'in' ? rig.input(...packets) : rig.output(...packets)).toEqual([]);
+      if (side === 'in') expect(rig.input(...packets)).toEqual([]);
+      else if (ofSockets) expect(rig.outputOfSockets(...packets)).toEqual([]);
+      else expect(rig.output(...packets)).toEqual([]);
       after?.();
       expect(droppedBefore).toEqual({});
       expect(rig.drops()).toEqual({ [`${side} ${reason}`]: count });

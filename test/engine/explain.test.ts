@@ -66,6 +66,7 @@ const FAULTS: Readonly<Record<DropReason, RegExp>> = {
   'icmp-unauthenticated': /^the packet: IP .* ICMP unreachable/,
   'icmp-flow-protected': /^policy \d+: 10\.0\.0\.2\/32/,
   'held-too-long': /./,
+  'socket-unknown': /^the packet: IP 10\.0\.0\.1\.1000 > 10\.0\.0\.2\.2000/,
   'no-sa': /^policy \d+: ::\/0.*, request esp\/transport\/\/require$/,
   'sequence-exhausted': /^SA esp SPI 0x00001001 to 10\.0\.0\.2$/,
   'sequence-store': /^SA esp SPI 0x00001001 to 10\.0\.0\.2$/,
@@ -112,11 +113,11 @@ describe('every reason for a drop', () => {
   for (const [name, cases] of Object.entries(CASES)) {
     const reason = name as DropReason;
     test.each(cases.map((_, i) => i))(`${reason} %i`, (i) => {
-      const { side, rig, packets } = cases[i]!();
+      const { side, rig, packets, ofSockets } = cases[i]!();
       if (AFTER.includes(reason)) rig.output(...packets);
       const negotiated = reason === 'held-too-long';
       const before = state(rig);
-      const all = rig.host.explain(side, packets, { isNegotiated: () => negotiated });
+      const all = rig.host.explain(side, packets, { isNegotiated: () => negotiated, ofSockets });
       expect(state(rig)).toEqual(before);
       const { outcome } = all.at(-1)!;
       expect(outcome).toMatchObject({

@@ -61,6 +61,22 @@ describe.each([
   });
 });
 
+test.each([
+  ['ESP', {}],
+  ['AH', { protocol: 'ah' }],
+] as const)('%s: the last sequence number goes out, and with it the SA', (_, layer) => {
+  const pair = new Pair([layer]);
+  const { a } = pair;
+  const one = a.sad.all().next().value!;
+  expect(one.takeSeq(0xffff_fffd)).toBe(1);
+  const wire = a.output(...ten);
+  expect([wire.length, pair.b.input(...wire).length]).toEqual([2, 2]);
+  expect(a.expired.map(([sa, which]) => [sa, which])).toEqual([[one, 'hard']]);
+  expect([one.state, one.sentSeq]).toEqual(['dead', 0xffff_ffff]);
+  expect(a.output(PLAIN)).toEqual([]);
+  expect(a.drops()).toEqual({ 'out sequence-exhausted': 8, 'out no-sa': 1 });
+});
+
 test('seconds since first use begin with the first packet', () => {
   const pair = new Pair([{ hard: limit({ useSeconds: 10 }) }]);
   const { a } = pair;

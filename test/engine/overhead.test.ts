@@ -12,9 +12,10 @@ const USUAL = 8 + CBC_SHA512;
 
 test('follows policies and SAs, the largest one of those that are there', () => {
   const { sad, spd } = new Rig();
-  const overhead = new Overhead(spd, sad);
+  const overhead = new Overhead(sad);
   expect(overhead.most).toBe(0);
   const made = spd.add(policy('out', ALL, ALL, { requests: [request({ protocol: 'esp' })] }));
+  overhead.added(made);
   expect(overhead.most).toBe(USUAL);
   const small = sad.add(sa({ ...ENDS, spi: 0x1001 }), 'mature');
   expect(overhead.most).toBe(GCM);
@@ -28,17 +29,35 @@ test('follows policies and SAs, the largest one of those that are there', () => 
   expect(overhead.most).toBe(GCM);
   sad.update(small, { ...small.spec, encapsulation: { srcPort: 4500, dstPort: 4500 } });
   expect(overhead.most).toBe(8 + GCM);
-  spd.remove(made);
+  overhead.removed(made);
   expect(overhead.most).toBe(0);
 });
 
 test('AH is padded to 4 octets on IPv4 and to 8 on IPv6', () => {
   const { sad, spd } = new Rig();
-  const overhead = new Overhead(spd, sad);
-  spd.add(policy('out', ALL, ALL, { requests: [request({ protocol: 'ah' })] }));
+  const overhead = new Overhead(sad);
+  overhead.added(spd.add(policy('out', ALL, ALL, { requests: [request({ protocol: 'ah' })] })));
   sad.add(sa({ protocol: 'ah', ...ENDS, spi: 0x1001, auth: 'hmac-sha256' }), 'mature');
   expect(overhead.most).toBe(12 + 16);
   const six = { src: '2001:db8::1', dst: '2001:db8::2' };
   sad.add(sa({ protocol: 'ah', ...six, spi: 0x1001, auth: 'hmac-sha256' }), 'mature');
   expect(overhead.most).toBe(12 + 16 + 4);
+});
+
+test('is that of the largest policy, which others may share', () => {
+  const { sad, spd } = new Rig();
+  const overhead = new Overhead(sad);
+  const both = { requests: [request({ protocol: 'esp' }), request({ protocol: 'ah' })] };
+  const esp = { requests: [request({ protocol: 'esp' })] };
+  const small = spd.add(policy('out', ALL, '10.0.0.1', esp));
+  const [one, two] = ['10.0.0.2', '10.0.0.3'].map((to) => spd.add(policy('out', ALL, to, both)));
+  for (const each of [small, one!, two!]) overhead.added(each);
+  const most = overhead.most;
+  expect(most).toBeGreaterThan(USUAL);
+  overhead.removed(one!);
+  expect(overhead.most).toBe(most);
+  overhead.removed(two!);
+  expect(overhead.most).toBe(USUAL);
+  overhead.added(spd.add(policy('in', ALL, ALL, both)));
+  expect(overhead.most).toBe(USUAL);
 });

@@ -2,11 +2,15 @@ import { type Address, address, prefix } from '../../src/base/address.ts';
 import type { DropReason } from '../../src/base/drop.ts';
 import type { Env } from '../../src/base/env.ts';
 import { authenticationByName, encryptionByName } from '../../src/crypto/algorithms.ts';
-import { nodeCrypto } from '../../src/crypto/node-provider.ts';
 import type { Events } from '../../src/engine/core.ts';
 import { Host } from '../../src/engine/host.ts';
 import type { Settings } from '../../src/engine/settings.ts';
 import { defaultSettings } from '../../src/engine/settings.ts';
+import {
+  SocketPolicies,
+  type SocketPoliciesOptions,
+  type Takers,
+} from '../../src/engine/socket-policies.ts';
 import { type Sa, type SaSpec, saSpec } from '../../src/sad/sa.ts';
 import { Sad } from '../../src/sad/sad.ts';
 import { memorySequences, type SequenceStore } from '../../src/sad/sequence.ts';
@@ -19,6 +23,7 @@ import {
 } from '../../src/spd/policy.ts';
 import { Spd } from '../../src/spd/spd.ts';
 import { type PacketSink, packetFrom } from '../../src/wire/packet.ts';
+import { providerUnderTest } from '../crypto/under-test.ts';
 
 /**
  * A world for a test: time stands still until told, and random octets come from a generator with a
@@ -66,12 +71,13 @@ export function sa(given: SaOptions): SaSpec {
   const mac = auth === undefined ? undefined : authenticationByName(auth);
   const encryptKey = given.encKey ?? someKey(cipher ? cipher.keyBits.min / 8 : 0);
   const authKey = given.authKey ?? someKey(mac ? mac.keyBits.min / 8 : 0);
+  const crypto = providerUnderTest();
   const parts = { cipher, cipherKey: encryptKey, mac, macKey: authKey, allowLegacy: true };
   return saSpec({
     protocol,
     replayPackets: 64,
     keys: { auth: mac?.pfkey ?? 0, encrypt: cipher?.pfkey ?? 0, authKey, encryptKey },
-    ...(protocol === 'esp' ? { esp: nodeCrypto.esp(parts) } : { ah: nodeCrypto.ah(parts) }),
+    ...(protocol === 'esp' ? { esp: crypto.esp(parts) } : { ah: crypto.ah(parts) }),
     ...rest,
     src: address(src),
     dst: address(dst),
@@ -127,6 +133,7 @@ export interface RigOptions {
   readonly sequences?: SequenceStore;
   readonly buffers?: number;
   readonly forwards?: boolean;
+  readonly sockets?: SocketPoliciesOptions;
 }
 
 /** One host whose two sides are arrays. */
@@ -137,6 +144,8 @@ export class Rig {
   readonly host: Host;
   readonly sent: Uint8Array[] = [];
   readonly delivered: Uint8Array[] = [];
+  /** Of these, what was for sockets, and for which. */
+  readonly toSockets: { readonly octets: Uint8Array; readonly takers: Takers }[] = [];
   readonly expired: [Sa, 'soft' | 'hard'][] = [];
   readonly gone: Policy[] = [];
   /** Who else is told of what goes out on either side. */
@@ -161,6 +170,14 @@ export class Rig {
       ...(options.events === undefined ? {} : { events: options.events }),
       ...(options.buffers === undefined ? {} : { buffers: options.buffers }),
       forwards: options.forwards ?? false,
+      sockets: new SocketPolicies(options.sockets),
+      deliverToSockets: (packets, count, takers) => {
+        for (let i = 0; i < count; i++) {
+          const octets = packets[i]!.copy();
+          this.delivered.push(octets);
+          this.toSockets.push({ octets, takers: takers[i]! });
+        }
+      },
       transmit: (packets, count) => {
         this.sent.push(...packets.slice(0, count).map((p) => p.copy()));
         this.onTransmit?.(packets, count);
@@ -177,6 +194,14 @@ export class Rig {
     this.sent.length = 0;
     this.delivered.length = 0;
     this.host.output(packets.map(packetFrom), packets.length);
+    return [...this.sent];
+  }
+
+  /** As `output`, of sockets of the table. */
+  outputOfSockets(...packets: Uint8Array[]): Uint8Array[] {
+    this.sent.length = 0;
+    this.delivered.length = 0;
+    this.host.outputOfSockets(packets.map(packetFrom), packets.length);
     return [...this.sent];
   }
 

@@ -95,6 +95,7 @@ function newHost(): {
     waiting: 0,
     noticeQueueLen: 0,
     write: (octets: Uint8Array) => void answers.push(decode(octets, 'linux')),
+    dumped: () => undefined,
   };
   const connection = new PfkeyConnection(outlet, engine, 'linux');
   const ask = (octets: Uint8Array) => {

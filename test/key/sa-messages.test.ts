@@ -389,29 +389,6 @@ describe('FLUSH and DUMP', () => {
     expect(client.errno('DUMP', 'unspec')).toBe(ERRNO.ENOENT);
     expect(client.errno('DUMP', 'ipcomp')).toBe(ERRNO.ENOENT);
   });
-
-  test('a dump lists what was there when it was asked for, each as it is when there is room for it', () => {
-    const { sad, client } = filled();
-    const read: Message[] = [];
-    let entries: Iterator<Message> | undefined;
-    client.deliverDump = (iterator) => {
-      entries = iterator;
-    };
-    client.ask('DUMP', 'unspec');
-    const take = () => read.push(entries!.next().value as Message);
-    take();
-    sad.account(sad.get('ah', 0x1002, B)!, 7, 700);
-    sad.remove(sad.get('esp', 0x1003, B)!);
-    client.ask('ADD', 'esp', sa(0x1004), ...ENDS, key());
-    take();
-    take();
-    expect(entries!.next().done).toBe(true);
-    expect(read.map((one) => one.seq)).toEqual([2, 1, 0]);
-    expect(extension(read[1]!, 'LIFETIME_CURRENT')?.bytes).toBe(700);
-    expect(extension(read[2]!, 'SA')).toMatchObject({ spi: 0x1003, state: 3 });
-    // Its keys are gone already, and zeros must not be taken for them.
-    expect(types(read[2])).not.toContain('KEY_ENCRYPT');
-  });
 });
 
 function testudo(given: Partial<Extract<Extension, { type: 'X_TESTUDO' }>>) {

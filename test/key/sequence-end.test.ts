@@ -24,7 +24,7 @@ describe('the end of the sequence numbers', () => {
     return { host, client, one, send };
   }
 
-  test('at 80 % a soft EXPIRE, once; the SA goes on until the last number', () => {
+  test('at 80 % a soft EXPIRE, once; at the last number a hard one, and the SA is gone', () => {
     const { host, client, one, send } = sender();
     send(SOFT - 1);
     expect([one.state, client.heard()]).toEqual(['mature', []]);
@@ -33,12 +33,39 @@ describe('the end of the sequence numbers', () => {
     expect([one.state, more]).toEqual(['dying', []]);
     expect([expire!.type, extension(expire!, 'SA')!.spi]).toEqual(['EXPIRE', 0x1001]);
     expect(extension(expire!, 'LIFETIME_SOFT')).toBeDefined();
-    send(0xffff_ffff - SOFT);
-    expect(client.heard()).toEqual([]);
-    expect(one.takeSeq(1)).toBe(-1);
-    // A new one is preferred from its first moment.
-    expect(client.errno('ADD', 'esp', sa(0x1002), ...ENDS, key())).toBe(0);
-    expect(host.sad.outbound('esp', 'transport', A, B, 0)!.spec.spi).toBe(0x1002);
+    send(0xffff_fffe - SOFT);
+    expect([one.state, client.heard()]).toEqual(['dying', []]);
+    send(1);
+    const [end, ...after] = client.heard();
+    expect([one.state, after]).toEqual(['dead', []]);
+    expect([end!.type, extension(end!, 'SA')!.spi]).toEqual(['EXPIRE', 0x1001]);
+    expect(extension(end!, 'LIFETIME_HARD')).toBeDefined();
+    expect(extension(end!, 'LIFETIME_SOFT')).toBeUndefined();
+    expect(one.spec.keys.encryptKey).toEqual(new Uint8Array(20));
+    expect(host.sad.get('esp', 0x1001, B)).toBeUndefined();
+  });
+
+  test('the same key again has no numbers left: it ends when it is asked for one', () => {
+    const { host, client, send } = sender();
+    send(0xffff_ffff);
+    expect(client.errno('ADD', 'esp', sa(0x1001), ...ENDS, key())).toBe(0);
+    client.heard();
+    const again = host.sad.get('esp', 0x1001, B)!;
+    expect(again.takeSeq(1)).toBe(-1);
+    // Not in the middle of a batch, which may still need the keys of its SAs.
+    expect([again.state, client.heard()]).toEqual(['mature', []]);
+    host.advance(0);
+    expect([again.state, client.heard().map(({ type }) => type)]).toEqual(['dead', ['EXPIRE']]);
+  });
+
+  test('a batch that does not fit leaves the SA alone: a smaller one may', () => {
+    const { host, one, send } = sender();
+    send(0xffff_fff0);
+    expect(one.takeSeq(16)).toBe(-1);
+    host.advance(0);
+    expect(one.state).toBe('dying');
+    send(15);
+    expect(one.state).toBe('dead');
   });
 
   test('new lifetimes do not make it young again', () => {

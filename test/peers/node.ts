@@ -13,6 +13,7 @@ import { defaultSettings } from '../../src/engine/settings.ts';
 import { Inet } from '../../src/inet/inet.ts';
 import type { KeyClient } from '../../src/key/client.ts';
 import { KeyEngine } from '../../src/key/engine.ts';
+import { freeReqid } from '../../src/key/policy-request.ts';
 import { Sad } from '../../src/sad/sad.ts';
 import { memorySequences } from '../../src/sad/sequence.ts';
 import { parseScript } from '../../src/setkey/parser.ts';
@@ -107,8 +108,12 @@ export class Node {
       },
       transmit: (packets, count) => packets.slice(0, count).forEach(transmit),
       deliver: (packets, count) => this.inet.receive(packets, count),
+      deliverToSockets: (packets, count, takers) => this.inet.receive(packets, count, takers),
     });
     this.inet = new Inet({ addresses, send: (packets, count) => this.host.output(packets, count) });
+    const reqid = (own: readonly { readonly reqid: number }[]) =>
+      freeReqid(this.engine.context, own);
+    this.inet.join({ host: this.host, reqid, dialect: 'linux' });
   }
 
   arrived(octets: Uint8Array): void {
@@ -119,13 +124,18 @@ export class Node {
     if (isOurs) this.host.input([packetFrom(octets)], 1);
   }
 
-  /** Whether an echo request comes back. */
-  ping(to: string): boolean {
+  /**
+   * Whether an echo request comes back. `policies`: of its socket, as `ping -E` and `-P` of NetBSD.
+   */
+  ping(to: string, policies: readonly string[] = [], size = 56): boolean {
     let came = false;
-    const socket = this.inet.openEcho(() => {
+    const took = () => {
       came = true;
-    });
-    socket.send(1, new Uint8Array(56), address(to));
+    };
+    const socket = this.inet.openEcho(took, { privileged: true });
+    const option = to.includes(':') ? 'IPV6_IPSEC_POLICY' : 'IP_IPSEC_POLICY';
+    for (const policy of policies) socket.setsockopt(option, policy);
+    socket.send(1, new Uint8Array(size), address(to));
     socket.close();
     return came;
   }

@@ -10,6 +10,7 @@ import { SharedValues } from '../../src/sad/shared-values.ts';
 import { Slab } from '../../src/sad/slab.ts';
 
 const NO_KEYS = { auth: 0, encrypt: 0, authKey: new Uint8Array(0), encryptKey: new Uint8Array(0) };
+const NAT = { srcPort: 4500, dstPort: 4500 };
 const ADDRESSES = ['10.0.0.1', '10.0.0.2', '2001:db8::1', '2001:db8::2'].map(address);
 const ESP = {
   ivLen: 8,
@@ -32,7 +33,7 @@ function newSad(): Sad {
 
 const small = fc.nat({ max: 3 });
 const operation = fc.record({
-  what: fc.constantFrom('add', 'add', 'add', 'remove', 'move', 'age'),
+  what: fc.constantFrom('add', 'add', 'add', 'remove', 'move', 'age', 'reserve'),
   spi: fc.integer({ min: 256, max: 259 }),
   src: small,
   dst: small,
@@ -42,12 +43,19 @@ const operation = fc.record({
 });
 
 /** The dumbest possible table: a list in the order of arrival. */
-function outboundOf(all: readonly Sa[], src: Address, dst: Address, reqid: number, old: boolean) {
+function outboundOf(
+  all: readonly Sa[],
+  mode: 'tunnel' | 'transport',
+  src: Address,
+  dst: Address,
+  reqid: number,
+  old: boolean,
+) {
   const fit = all.filter(
     ({ spec }) =>
       sameAddress(spec.src, src) &&
       sameAddress(spec.dst, dst) &&
-      spec.mode !== 'tunnel' &&
+      spec.mode !== (mode === 'tunnel' ? 'transport' : 'tunnel') &&
       (reqid === 0 || spec.reqid === reqid),
   );
   const of = (state: string) => fit.filter((sa) => sa.state === state);
@@ -56,29 +64,38 @@ function outboundOf(all: readonly Sa[], src: Address, dst: Address, reqid: numbe
 
 test('SAs are found as a search through all finds them, whatever comes, goes and moves', () => {
   fc.assert(
-    fc.property(fc.array(operation, { maxLength: 60 }), (operations) => {
-      const sad = newSad();
-      for (const { what, spi, mode, reqid, which, ...ends } of operations) {
-        const [src, dst] = [ADDRESSES[ends.src]!, ADDRESSES[ends.dst]!];
-        const all = [...sad.all()];
-        const one = all[which % (all.length || 1)];
-        try {
-          if (what === 'add') {
-            const given = { protocol: 'esp', spi, src, dst, keys: NO_KEYS, mode, reqid } as const;
-            sad.add(saSpec({ ...given, esp: ESP }), 'mature');
-          } else if (one && what === 'remove') sad.remove(one);
-          else if (one && what === 'move') sad.update(one, { ...one.spec, src, dst });
-          else if (one) one.state = 'dying';
-        } catch (error) {
-          if (!(error instanceof KeyError)) throw error;
+    fc.property(
+      fc.array(operation, { minLength: 10, maxLength: 40, size: 'max' }),
+      (operations) => {
+        const sad = newSad();
+        for (const { what, spi, mode, reqid, which, ...ends } of operations) {
+          const [src, dst] = [ADDRESSES[ends.src]!, ADDRESSES[ends.dst]!];
+          const all = [...sad.all()];
+          const one = all[which % (all.length || 1)];
+          try {
+            if (what === 'add') {
+              const given = { protocol: 'esp', spi, src, dst, keys: NO_KEYS, mode, reqid } as const;
+              const encapsulation = which % 2 === 0 ? NAT : undefined;
+              sad.add(saSpec({ ...given, esp: ESP, encapsulation }), 'mature');
+            } else if (one && what === 'remove') sad.remove(one);
+            else if (one && what === 'reserve') {
+              sad.reserve({ ...one.spec, esp: undefined }, 256, 270, 1);
+            } else if (one && what === 'move') {
+              const encapsulation = which % 3 === 0 ? NAT : undefined;
+              sad.update(one, { ...one.spec, src, dst, encapsulation, esp: ESP });
+            } else if (one?.isUsable) one.state = 'dying';
+          } catch (error) {
+            if (!(error instanceof KeyError)) throw error;
+          }
+          compare(sad);
         }
-        compare(sad);
-      }
-      sad.flush();
-      expect(sad.sizes()).toEqual([]);
-      expect([0, 1, 2].map((number) => sad.hasReqid(number))).toEqual([false, false, false]);
-    }),
-    { numRuns: 60 },
+        sad.flush();
+        expect(sad.sizes()).toEqual([]);
+        expect([...sad.encapsulated()]).toEqual([]);
+        expect([0, 1, 2].map((number) => sad.hasReqid(number))).toEqual([false, false, false]);
+      },
+    ),
+    { numRuns: 25 },
   );
 });
 
@@ -92,8 +109,10 @@ function compare(sad: Sad): void {
       expect(sad.between('esp', src, dst)).toEqual(between);
       for (const reqid of [0, 1]) {
         for (const old of [false, true]) {
-          const found = sad.outbound('esp', 'transport', src, dst, reqid, old);
-          expect(found).toBe(outboundOf(all, src, dst, reqid, old));
+          for (const mode of ['transport', 'tunnel'] as const) {
+            const found = sad.outbound('esp', mode, src, dst, reqid, old);
+            expect(found).toBe(outboundOf(all, mode, src, dst, reqid, old));
+          }
         }
       }
     }
@@ -105,8 +124,32 @@ function compare(sad: Sad): void {
   }
   const reqids = new Set(all.map(({ spec }) => spec.reqid));
   expect([1, 2].map((number) => sad.hasReqid(number))).toEqual([reqids.has(1), reqids.has(2)]);
-  expect(sad.sizes().length).toBe(all.length > 0 ? 1 : 0);
+  const kinds = all.filter(({ spec }) => spec.esp !== undefined);
+  const inUdp = new Set(kinds.map(({ spec }) => spec.encapsulation !== undefined));
+  expect(sad.sizes().length).toBe(inUdp.size);
+  const encapsulated = all.filter(({ spec }) => spec.encapsulation !== undefined);
+  expect(new Set(sad.encapsulated())).toEqual(new Set(encapsulated));
 }
+
+test('those of other reqids between the same ends cost nothing', () => {
+  const sad = newSad();
+  const [src, dst] = [ADDRESSES[0]!, ADDRESSES[1]!];
+  const all = Array.from({ length: 1000 }, (_, i) => {
+    const given = { protocol: 'esp', spi: 256 + i, src, dst, keys: NO_KEYS, reqid: 1 + i } as const;
+    return sad.add(saSpec({ ...given, esp: ESP, mode: i % 2 === 0 ? 'any' : 'tunnel' }), 'mature');
+  });
+  const larval = { protocol: 'esp', src, dst, keys: NO_KEYS, reqid: 501 } as const;
+  for (let i = 0; i < 100; i++) sad.reserve(saSpec({ ...larval, spi: 0 }), 2000 + i, 2000 + i);
+  let looks = 0;
+  for (const sa of sad.all()) {
+    const { state } = sa;
+    Object.defineProperty(sa, 'state', { get: () => ++looks && state });
+  }
+  for (const mode of ['tunnel', 'transport'] as const) {
+    expect(sad.outbound('esp', mode, src, dst, 501)).toBe(all[500]);
+  }
+  expect(looks).toBeLessThan(10);
+});
 
 describe('keys in a slab', () => {
   const key = (len: number, first: number) => Uint8Array.from({ length: len }, (_, i) => first + i);

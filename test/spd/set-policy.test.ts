@@ -3,10 +3,15 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { address } from '../../src/base/address.ts';
 import { KeyError } from '../../src/base/error.ts';
-import { formatPolicy, parsePolicy } from '../../src/spd/set-policy.ts';
+import {
+  formatPolicy,
+  parsePolicy,
+  policyFromBytes,
+  policyToBytes,
+} from '../../src/spd/set-policy.ts';
 import { fromHex, toHex } from '../../src/wire/bytes.ts';
 import { decode, encode } from '../../src/wire/pfkey.ts';
-import type { PolicyExtension, PolicyRequest } from '../../src/wire/pfkey-message.ts';
+import type { Dialect, PolicyExtension, PolicyRequest } from '../../src/wire/pfkey-message.ts';
 import { extension } from '../../src/wire/pfkey-message.ts';
 import { DIRECTION } from '../../src/wire/pfkey-table.ts';
 
@@ -201,6 +206,25 @@ describe('properties', () => {
         expect(parsePolicy(formatPolicy(one, { ports: false }))).toEqual(one);
       }),
       { numRuns: 300 },
+    );
+  });
+
+  test('bytes hold all of it, in either dialect', () => {
+    fc.assert(
+      fc.property(policy, fc.constantFrom<Dialect>('linux', 'bsd'), (one, dialect) => {
+        const isLarge = one.requests.some(({ reqid }) => reqid > 0xffff);
+        const text = formatPolicy(one, { ports: false });
+        if (isLarge && dialect === 'bsd') {
+          expect(() => policyToBytes(text, dialect)).toThrow(/does not fit 16 bits/);
+          return;
+        }
+        const bytes = policyToBytes(text, dialect);
+        expect(policyFromBytes(bytes, dialect)).toEqual(one);
+        for (const cut of [1, 8, bytes.length - 1]) {
+          expect(() => policyFromBytes(bytes.slice(0, -cut), dialect)).toThrow(KeyError);
+        }
+      }),
+      { numRuns: 100 },
     );
   });
 
