@@ -67,15 +67,31 @@ export function decideAs(flight: Flight, before: Flight): boolean {
   if (!isSameFlow(packet, cursor, before.packet, before.cursor)) return false;
   flight.df = wantsWhole(packet, cursor.family);
   if (flight.df !== before.df) return false;
-  flight.policy = before.policy;
-  flight.socket = before.socket;
-  flight.mtu = before.mtu;
-  flight.mtuLayers = before.mtuLayers;
-  for (let i = 0; i < before.layerCount; i++) {
-    const { sa, tunnel } = before.layers[i]!;
+  takeWay(flight, before);
+  return true;
+}
+
+/** What was decided about the other flight holds for this one. */
+export function takeWay(flight: Flight, other: Flight): void {
+  flight.policy = other.policy;
+  flight.socket = other.socket;
+  flight.mtu = other.mtu;
+  flight.mtuLayers = other.mtuLayers;
+  flight.df = other.df;
+  for (let i = 0; i < other.layerCount; i++) {
+    const { sa, tunnel } = other.layers[i]!;
     flight.push(sa, tunnel);
   }
-  return true;
+}
+
+/**
+ * Whether a datagram came in fragments that had to be put together for the sake of its ports, and
+ * goes on to another host: no router on its way there may cut it (RFC 8200 §5), and what comes out
+ * of the tunnel is too large for its wire. In transport mode the peer itself is the end.
+ */
+export function mustBeCut({ forwards }: Core, { packet, cursor, owned, layers }: Flight): boolean {
+  if (!forwards || !owned || cursor.family !== 6 || !layers[0]!.tunnel) return false;
+  return packet.fragmentMax > 0 && packet.len > packet.fragmentMax;
 }
 
 /**

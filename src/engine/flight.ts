@@ -52,6 +52,8 @@ export class Flight {
   /** Going out: whether the packet, with the layers that are on, is to stay whole. */
   df = false;
   drop: DropReason | undefined;
+  /** Going out: the packet is to be cut, and its pieces go this way in its place. */
+  cut = false;
   /** The packet is from the host's own arena, and goes back there. */
   owned = false;
   /** Still on its way. */
@@ -86,6 +88,7 @@ export class Flight {
     this.layerCount = 0;
     if (this.lacks.length > 0) this.lacks.length = 0;
     this.drop = undefined;
+    this.cut = false;
     this.owned = owned;
     this.active = true;
     this.finished = false;

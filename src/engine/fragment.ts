@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
-import { copy, setU8, u8, zero } from '../wire/bytes.ts';
+import type { Random } from '../base/env.ts';
+import { copy, setU8, u8, u32, zero } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
@@ -75,6 +76,13 @@ export function fragment(
     emit(piece);
   }
   return undefined;
+}
+
+/** For fragments of IPv6: nobody can guess it, and it is not 0, which means none to some stacks. */
+export function fragmentId(random: Random): number {
+  const octets = new Uint8Array(4);
+  random.fill(octets);
+  return u32(octets, 0) || 1;
 }
 
 function planIpv4(p: Uint8Array, cursor: Cursor): Plan {

@@ -8,9 +8,10 @@ import type { Packet } from '../wire/packet.ts';
 import * as ah from './ah.ts';
 import { type Core, nextId, noteDrop, noteUsed, tick } from './core.ts';
 import { CryptoRound } from './crypto-round.ts';
-import { announceMissing, decideAs, decideOutput, innerMtu } from './decide.ts';
+import { announceMissing, decideAs, decideOutput, innerMtu, mustBeCut, takeWay } from './decide.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
+import { fragment, fragmentId } from './fragment.ts';
 import { mayReport, tooBig, writeError } from './icmp.ts';
 import type { Reassembly } from './reassembly.ts';
 import type { SocketEntry } from './socket-policies.ts';
@@ -41,6 +42,8 @@ export class Output {
   readonly #reassembly: Reassembly;
   readonly #transmitter: Transmitter;
   readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
+  /** Those of a datagram that is cut again. */
+  readonly #pieces: Flight[] = [];
   readonly #crypto = new CryptoRound();
   #source: OutputSource = 'host';
 
@@ -58,7 +61,7 @@ export class Output {
   }
 
   #batch(packets: readonly Packet[], from: number, to: number): void {
-    const { stats, sockets } = this.#core;
+    const { stats } = this.#core;
     tick(this.#core);
     const flights = this.#flights;
     let layers = 0;
@@ -69,8 +72,14 @@ export class Output {
       this.#decide(flight, i > from ? flights[i - from - 1]! : undefined);
       if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
     }
-    const count = to - from;
-    for (let layer = 0; layer < layers; layer++) this.#seal(count, layer);
+    this.#finish(flights, to - from, layers);
+    for (let i = 0; i < to - from; i++) if (flights[i]!.cut) this.#sendInPieces(flights[i]!);
+  }
+
+  /** What comes after the decision, which is the same for all that the flights hold. */
+  #finish(flights: readonly Flight[], count: number, layers: number): void {
+    const { stats, sockets } = this.#core;
+    for (let layer = 0; layer < layers; layer++) this.#seal(flights, count, layer);
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.active) continue;
@@ -103,10 +112,48 @@ export class Output {
     }
     noteUsed(core, flight.policy);
     const isNegotiated = flight.lacks.length > 0 && announceMissing(core, flight);
+    if (verdict === 'protect' && mustBeCut(core, flight)) {
+      flight.cut = true;
+      flight.active = false;
+    }
     if (typeof verdict !== 'object') return;
     if (verdict.drop === 'no-sa' && isNegotiated) return this.#hold(flight);
     if (verdict.drop === 'too-big') this.#reportTooBig(flight);
     this.#drop(flight, verdict.drop);
+  }
+
+  /** As `mustBeCut` says: the pieces go the way that was found for the whole. */
+  #sendInPieces(whole: Flight): void {
+    const { arena, env } = this.#core;
+    const { packet, cursor } = whole;
+    const flights = this.#pieces;
+    let count = 0;
+    const take = () => arena.take();
+    const bad = fragment(
+      packet,
+      cursor,
+      packet.fragmentMax,
+      fragmentId(env.random),
+      take,
+      (piece) => {
+        flights[count] ??= new Flight();
+        flights[count]!.begin(piece, true);
+        count++;
+      },
+    );
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (bad === undefined && this.#read(flight)) takeWay(flight, whole);
+      else arena.give(flight.packet);
+    }
+    if (bad !== undefined) return this.#drop(whole, bad);
+    arena.give(packet);
+    this.#finish(flights, count, whole.layerCount);
+  }
+
+  #read(flight: Flight): boolean {
+    const { bytes, at, end } = flight.packet;
+    return decode(bytes, at, end, flight.cursor) === undefined;
   }
 
   /** Whose packet it is; false if it goes no further, or not yet. */
@@ -167,8 +214,7 @@ export class Output {
   }
 
   /** One round: every packet that has this layer gets it. */
-  #seal(count: number, layer: number): void {
-    const flights = this.#flights;
+  #seal(flights: readonly Flight[], count: number, layer: number): void {
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.active || layer >= flight.layerCount) continue;

@@ -1,9 +1,8 @@
 import type { DropReason } from '../base/drop.ts';
-import { setU32, u32 } from '../wire/bytes.ts';
 import { Cursor, decode } from '../wire/cursor.ts';
 import type { Packet } from '../wire/packet.ts';
 import type { Core } from './core.ts';
-import { fragment } from './fragment.ts';
+import { fragment, fragmentId } from './fragment.ts';
 
 /** Collects a batch for one side, in order, and cuts what is longer than its path carries. */
 export class Transmitter {
@@ -15,7 +14,6 @@ export class Transmitter {
   #packetCount = 0;
   #ownedCount = 0;
   readonly #cursor = new Cursor();
-  readonly #id = new Uint8Array(4);
 
   constructor(core: Core, side: 'wire' | 'local') {
     this.#core = core;
@@ -77,14 +75,11 @@ export class Transmitter {
     const core = this.#core;
     const bad = decode(packet.bytes, packet.at, packet.end, this.#cursor);
     if (bad !== undefined) return bad;
-    core.env.random.fill(this.#id);
-    // 0 stands for "none" in more than one stack.
-    if (u32(this.#id, 0) === 0) setU32(this.#id, 0, 1);
     return fragment(
       packet,
       this.#cursor,
       mtu,
-      u32(this.#id, 0),
+      fragmentId(core.env.random),
       () => core.arena.take(),
       (piece) => this.#put(piece, true),
     );
