@@ -22,7 +22,7 @@ const LAYERS: Readonly<Record<string, readonly string[]>> = {
   key: ['base', 'wire', 'crypto', 'sad', 'spd', 'engine'],
   setkey: ['base', 'wire', 'crypto', 'spd'],
   inet: ['base', 'wire', 'engine'],
-  drivers: ['base', 'wire'],
+  drivers: ['base', 'wire', 'crypto'],
   daemon: ['base', 'wire', 'crypto', 'sad', 'spd', 'engine', 'key', 'setkey', 'inet', 'drivers'],
   cli: [
     'base',

@@ -47,9 +47,9 @@ export class LazyCrypto implements CryptoProvider {
     if (kind === undefined) {
       const algorithms = algorithmsOf(spec);
       const made = this.#eager.esp(spec);
-      const { ivLen, icvLen, alignLen, iv, authenticates, queue } = made;
+      const { ivLen, icvLen, alignLen, iv, authenticates } = made;
       made.wipe();
-      const shape = { ivLen, icvLen, alignLen, iv, authenticates, queue };
+      const shape = { ivLen, icvLen, alignLen, iv, authenticates };
       kind = { ...shape, make: (of) => this.#eager.esp({ ...algorithms, ...partsOf(of) }) };
       this.#espKinds.set(name, kind);
     }
@@ -64,10 +64,10 @@ export class LazyCrypto implements CryptoProvider {
     if (kind === undefined) {
       const algorithms = algorithmsOf(spec);
       const made = this.#eager.ah(spec);
-      const { icvLen, ivLen, queue } = made;
+      const { icvLen, ivLen } = made;
       made.wipe();
       const make = (of: KeySource) => this.#eager.ah({ ...algorithms, ...partsOf(of) });
-      kind = { icvLen, ivLen, queue, make };
+      kind = { icvLen, ivLen, make };
       this.#ahKinds.set(name, kind);
     }
     return new LazyAh(kind, keys);
@@ -81,12 +81,12 @@ export interface KeySource {
 }
 
 /** What all transforms of one combination of algorithms and key lengths have in common. */
-interface EspKind extends Omit<EspTransform, 'seal' | 'open' | 'sealLater' | 'openLater' | 'wipe'> {
+interface EspKind
+  extends Pick<EspTransform, 'ivLen' | 'icvLen' | 'alignLen' | 'iv' | 'authenticates'> {
   readonly make: (keys: KeySource) => EspTransform;
 }
 
-interface AhKind
-  extends Omit<AhTransform, 'sign' | 'verify' | 'signLater' | 'verifyLater' | 'wipe'> {
+interface AhKind extends Pick<AhTransform, 'ivLen' | 'icvLen'> {
   readonly make: (keys: KeySource) => AhTransform;
 }
 
@@ -128,8 +128,9 @@ class LazyEsp implements EspTransform {
     return (this.#made ?? this.#make()).open(p, at, end, seqHigh);
   }
 
+  /** Not what the kind has: a provider may run out of room for its own transforms. */
   get queue(): JobQueue | undefined {
-    return this.#kind.queue;
+    return (this.#made ?? this.#make()).queue;
   }
 
   sealLater(p: Uint8Array, at: number, end: number, seqHigh: number): number {
@@ -170,8 +171,9 @@ class LazyAh implements AhTransform {
     return this.#kind.ivLen;
   }
 
+  /** Not what the kind has: a provider may run out of room for its own transforms. */
   get queue(): JobQueue | undefined {
-    return this.#kind.queue;
+    return (this.#made ?? this.#make()).queue;
   }
 
   sign(

@@ -8,31 +8,48 @@ const BLOCK_LEN = 16;
  * What is mixed into the last block: one key if the message fills it, the other if it had to be
  * padded.
  */
-interface LastBlockKeys {
+export interface LastBlockKeys {
   readonly full: Uint8Array;
   readonly padded: Uint8Array;
 }
 
-/** AES-XCBC-MAC (RFC 3566 §4): all three keys are derived from the given one, 128 bits. */
+/** AES-XCBC-MAC. */
 export function aesXcbc(key: KeyObject): Mac {
-  const derived = new Uint8Array(3 * BLOCK_LEN);
-  for (let i = 0; i < derived.length; i++) derived[i] = 1 + Math.floor(i / BLOCK_LEN);
-  encryptBlocks(key, derived);
-  const mac = new AesBlockMac(createSecretKey(derived.subarray(0, BLOCK_LEN)), {
-    full: derived.slice(BLOCK_LEN, 2 * BLOCK_LEN),
-    padded: derived.slice(2 * BLOCK_LEN),
-  });
-  derived.fill(0);
+  const { chain, ...keys } = xcbcKeys(key);
+  const mac = new AesBlockMac(createSecretKey(chain), keys);
+  chain.fill(0);
   return mac;
 }
 
-/** AES-CMAC (RFC 4493, NIST SP 800-38B) with a key of 128, 192 or 256 bits. */
+/** AES-CMAC with a key of 128, 192 or 256 bits. */
 export function aesCmac(key: KeyObject): Mac {
+  return new AesBlockMac(key, cmacKeys(key));
+}
+
+/**
+ * RFC 3566 §4: all three keys are derived from the given one, 128 bits. `chain` is the one that
+ * blocks are encrypted with.
+ */
+export function xcbcKeys(key: KeyObject): LastBlockKeys & { readonly chain: Uint8Array } {
+  const derived = new Uint8Array(3 * BLOCK_LEN);
+  for (let i = 0; i < derived.length; i++) derived[i] = 1 + Math.floor(i / BLOCK_LEN);
+  encryptBlocks(key, derived);
+  const keys = {
+    chain: derived.slice(0, BLOCK_LEN),
+    full: derived.slice(BLOCK_LEN, 2 * BLOCK_LEN),
+    padded: derived.slice(2 * BLOCK_LEN),
+  };
+  derived.fill(0);
+  return keys;
+}
+
+/** RFC 4493 §2.3, NIST SP 800-38B §6.1: blocks are encrypted with the given key itself. */
+export function cmacKeys(key: KeyObject): LastBlockKeys {
   const zero = new Uint8Array(BLOCK_LEN);
   encryptBlocks(key, zero);
   const full = doubled(zero);
   zero.fill(0);
-  return new AesBlockMac(key, { full, padded: doubled(full) });
+  return { full, padded: doubled(full) };
 }
 
 /**

@@ -26,16 +26,14 @@ const NAME = "Node's OpenSSL";
  */
 export const nodeCrypto: CryptoProvider = { name: 'node:crypto', supports, esp, ah };
 
-/**
- * OpenSSL's name of a cipher for a key of `bits` without the salt; `keyBits` is what OpenSSL is
- * given.
- */
-interface OpenSslCipher {
+/** `keyBits` is what OpenSSL is given. */
+export interface OpenSslCipher {
   readonly name: string;
   readonly keyBits: number;
 }
 
-function openSslCipher(of: Algorithm, bits: number): OpenSslCipher | undefined {
+/** OpenSSL's name of a cipher for a key of `bits` without the salt. */
+export function openSslCipher(of: Algorithm, bits: number): OpenSslCipher | undefined {
   const [family = ''] = of.name.split('-', 1);
   switch (of.name) {
     case 'aes-cbc':
@@ -73,7 +71,7 @@ function openSslCipher(of: Algorithm, bits: number): OpenSslCipher | undefined {
 }
 
 /** OpenSSL's names of the hashes inside MACs. */
-const HASH: Readonly<Record<string, string>> = {
+export const HASH: Readonly<Record<string, string>> = {
   'hmac-md5': 'md5',
   'hmac-sha1': 'sha1',
   'hmac-sha256': 'sha256',

@@ -4,6 +4,7 @@ import { ALGORITHMS, type Algorithm } from '../../src/crypto/algorithms.ts';
 import { LazyCrypto } from '../../src/crypto/lazy.ts';
 import { nodeCrypto } from '../../src/crypto/node-provider.ts';
 import type { CryptoProvider, TransformSpec } from '../../src/crypto/provider.ts';
+import type { JobQueue } from '../../src/crypto/transform.ts';
 
 const usable = ALGORITHMS.filter((row) => nodeCrypto.supports(row) && row.name !== 'null');
 const ciphers = usable.filter((row) => row.kind !== 'mac');
@@ -98,4 +99,59 @@ describe('lazy transforms', () => {
     expect(() => idle.seal(new Uint8Array(100), 0, 40, -1)).toThrow('assertion failed');
     expect(LazyCrypto.around(crypto)).toBe(crypto);
   });
+
+  test('jobs go to the queue of the provider, by transforms made at their first packet', () => {
+    const { crypto, made, noted, queue } = queued();
+    const esp = crypto.esp(specOf(ciphers.find(({ name }) => name === 'aes-gcm-16')!));
+    const ah = crypto.ah(specOf(macs.find(({ name }) => name === 'hmac-sha256')!));
+    expect(made()).toBe(2);
+    expect([esp.queue, ah.queue]).toEqual([queue, queue]);
+    expect(made()).toBe(4);
+    const p = new Uint8Array(100);
+    expect(esp.sealLater!(p, 1, 2, 3)).toBe(0);
+    expect(esp.openLater!(p, 4, 5, -1)).toBe(1);
+    expect(ah.signLater!(p, 6, 7, 8, p, 9)).toBe(2);
+    expect(ah.verifyLater!(p, 10, 11, 12, p, 13)).toBe(3);
+    expect(noted).toEqual([
+      ['sealLater', p, 1, 2, 3],
+      ['openLater', p, 4, 5, -1],
+      ['signLater', p, 6, 7, 8, p, 9],
+      ['verifyLater', p, 10, 11, 12, p, 13],
+    ]);
+    expect(made()).toBe(4);
+  });
+
+  test('a provider without a queue has none here', () => {
+    const crypto = new LazyCrypto(nodeCrypto);
+    expect(crypto.esp(specOf(ciphers[0]!)).queue).toBeUndefined();
+    expect(crypto.ah(specOf(macs[0]!)).queue).toBeUndefined();
+  });
 });
+
+/** A provider with a queue, which notes down what it is asked for. */
+function queued() {
+  let made = 0;
+  const noted: unknown[][] = [];
+  const queue: JobQueue = { capacity: 256, count: 0, run: () => {}, ok: () => true };
+  const later =
+    (name: string) =>
+    (...job: unknown[]) =>
+      noted.push([name, ...job]) - 1;
+  const eager: CryptoProvider = {
+    name: 'queued',
+    supports: nodeCrypto.supports,
+    esp: (spec) => {
+      made++;
+      const esp = nodeCrypto.esp(spec);
+      const own = { queue, sealLater: later('sealLater'), openLater: later('openLater') };
+      return Object.assign(Object.create(esp), own, { wipe: () => esp.wipe() });
+    },
+    ah: (spec) => {
+      made++;
+      const ah = nodeCrypto.ah(spec);
+      const own = { queue, signLater: later('signLater'), verifyLater: later('verifyLater') };
+      return Object.assign(Object.create(ah), own, { wipe: () => ah.wipe() });
+    },
+  };
+  return { crypto: new LazyCrypto(eager), made: () => made, noted, queue };
+}

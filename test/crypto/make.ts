@@ -3,9 +3,9 @@ import {
   authenticationByName,
   encryptionByName,
 } from '../../src/crypto/algorithms.ts';
-import { nodeCrypto } from '../../src/crypto/node-provider.ts';
 import type { TransformSpec } from '../../src/crypto/provider.ts';
 import type { AhTransform, EspTransform } from '../../src/crypto/transform.ts';
+import { providerUnderTest } from './under-test.ts';
 
 /** What the tests of src/crypto build transforms from: setkey names and hexadecimal keys. */
 
@@ -27,11 +27,11 @@ export function specOf(named: Named, allowLegacy = true): TransformSpec {
 }
 
 export function espOf(named: Named): EspTransform {
-  return nodeCrypto.esp(specOf(named));
+  return providerUnderTest().esp(specOf(named));
 }
 
 export function ahOf(named: Named): AhTransform {
-  return nodeCrypto.ah(specOf(named));
+  return providerUnderTest().ah(specOf(named));
 }
 
 export function octets(of: string | Uint8Array): Uint8Array {
