@@ -24,7 +24,8 @@ const LAST_WORDS_MS = 2000;
 export function execCommand(): Command {
   return new Command('exec')
     .description(
-      'run an unmodified PF_KEY program, such as an IKE daemon, with this host for its kernel',
+      'run an unmodified program that expects IPsec of its kernel, with this host for that: an IKE ' +
+        'daemon, or one whose sockets have policies of their own',
     )
     .argument('<program>', 'what to run')
     .argument('[arguments...]', 'its arguments, behind --')

@@ -3,13 +3,16 @@ import { Command } from 'commander';
 import { KeyError } from '../base/error.ts';
 import { request } from '../daemon/control-client.ts';
 import { controlPath } from '../daemon/paths.ts';
+import type { SocketLine } from '../daemon/socket-status.ts';
 import type { Status } from '../daemon/status.ts';
 import { integer, socketOption } from './options.ts';
+import { socketsText } from './status-sockets.ts';
 
 interface StatusOptions {
   readonly socket: string;
   readonly json?: boolean;
   readonly wait?: number;
+  readonly sockets?: boolean;
 }
 
 export function statusCommand(): Command {
@@ -18,8 +21,16 @@ export function statusCommand(): Command {
     .addOption(socketOption())
     .option('--json', 'as one JSON object')
     .option('--wait <seconds>', 'wait so long for the host to be ready', integer(0, 3600))
+    .option('--sockets', 'the sockets of programs that have a policy, and how they are protected')
     .action(async (options: StatusOptions) => {
       const status = await askStatus(options.socket, options.wait ?? 0);
+      if (options.sockets) {
+        const sockets = (await request(controlPath(options.socket), 'sockets')) as SocketLine[];
+        process.stdout.write(
+          options.json ? `${JSON.stringify(sockets, null, 2)}\n` : socketsText(sockets),
+        );
+        return;
+      }
       process.stdout.write(
         options.json ? `${JSON.stringify(status, null, 2)}\n` : statusText(status),
       );
@@ -46,6 +57,7 @@ export function statusText(status: Status): string {
     `testudo ${status.version}, pid ${status.pid}, up ${status.uptimeSeconds} s`,
     `attached  ${status.attachment}`,
     `crypto    ${status.crypto}`,
+    ...status.io.map((line) => `packets   ${line}`),
     `wire MTU  ${status.wireMtu}`,
     `SAs       ${sas.mature} mature, ${sas.dying} dying, ${sas.larval} larval`,
     `policies  ${policies.in} in, ${policies.out} out, ${policies.fwd} fwd`,

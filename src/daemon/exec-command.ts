@@ -14,8 +14,8 @@ export interface ExecLine {
 }
 
 /**
- * The command that lets a program in. The socket for programs is opened by the first one: a host
- * that needs none works where there is no koffi. Returns what closes it.
+ * The commands that let a program in and show its sockets. The socket for programs is opened by the
+ * first one: a host that needs none works where there is no koffi. Returns what closes it.
  */
 export function addExecCommand(control: ControlServer, daemon: Daemon): () => void {
   let server: ExecServer | undefined;
@@ -29,6 +29,7 @@ export function addExecCommand(control: ControlServer, daemon: Daemon): () => vo
     await aborted(stream);
     end();
   });
+  control.command('sockets', () => daemon.socketOptions.list());
   return () => server?.close();
 }
 
@@ -41,11 +42,10 @@ export function networkNamespace(): string {
 }
 
 function openServer(daemon: Daemon): ExecServer {
-  const { env, keys, attachment } = daemon;
-  const { mark } = attachment;
+  const { env, keys } = daemon;
   try {
     const encapsulate = (ports: readonly number[]) => daemon.shareEncapsulation(ports);
-    return new ExecServer({ engine: keys, env, mark, encapsulate });
+    return new ExecServer({ engine: keys, env, sockets: daemon.socketOptions, encapsulate });
   } catch (error) {
     throw new KeyError('EOPNOTSUPP', error instanceof Error ? error.message : String(error));
   }

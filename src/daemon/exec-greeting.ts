@@ -2,11 +2,11 @@ import { equal, u8 } from '../wire/bytes.ts';
 
 /**
  * What a program under `testudo exec` says first on each connection, and the answer is an int: 0,
- * or an errno. native/testudo_pfkey.c is the other side; both run on one machine, so numbers are
- * little-endian as all of koffi's platforms are.
+ * or an errno, and behind a 0 what was asked for. native/exec_host.c is the other side; both run on
+ * one machine, so numbers are little-endian as all of koffi's platforms are.
  *
  *     0         4          8        12                  44
- *     | "TSD1"  | operation | value  | token, 32 octets  |
+ *     | "TSD2"  | operation | value  | token, 32 octets  | details of the operation
  */
 export interface Greeting {
   readonly operation: Operation;
@@ -14,24 +14,28 @@ export interface Greeting {
   readonly value: number;
   /** Shares the memory of what was parsed. */
   readonly token: Uint8Array;
+  /** The same. */
+  readonly details: Uint8Array;
 }
 
 /**
- * `pfkey`: from now on, messages of PF_KEY. `bypass`, `entrust`: the policy of the socket that
- * comes along. `encapsulate`: ESP in UDP to this port is ours. `receive-buffer`: how much may wait
- * for the program; said later, between messages of PF_KEY, and has no answer.
+ * `pfkey`: from now on, messages of PF_KEY. `encapsulate`: ESP in UDP to this port is ours.
+ * `receive-buffer`: how much may wait for the program; said later, between messages of PF_KEY, and
+ * has no answer. The others are about a socket that comes along: `set-policy` and `get-policy` with
+ * the octets of the option, `moved` when its addresses may have changed, and `status`.
  */
-export type Operation = 'pfkey' | 'bypass' | 'entrust' | 'encapsulate' | 'receive-buffer';
+export type Operation = (typeof OPERATIONS)[number];
 
-const OPERATIONS: readonly (Operation | undefined)[] = [
-  undefined,
+const OPERATIONS = [
   'pfkey',
-  'bypass',
-  'entrust',
+  'set-policy',
+  'get-policy',
   'encapsulate',
   'receive-buffer',
-];
-const MAGIC = new TextEncoder().encode('TSD1');
+  'moved',
+  'status',
+] as const;
+const MAGIC = new TextEncoder().encode('TSD2');
 const OPERATION_AT = 4;
 const VALUE_AT = 8;
 const TOKEN_AT = 12;
@@ -40,15 +44,18 @@ const GREETING_LEN = TOKEN_AT + TOKEN_LEN;
 
 /** Undefined for anything else, such as a message of PF_KEY, which begins with octet 2. */
 export function parseGreeting(p: Uint8Array): Greeting | undefined {
-  if (p.length !== GREETING_LEN || !equal(p, 0, MAGIC, 0, MAGIC.length)) return undefined;
-  const operation = OPERATIONS[little(p, OPERATION_AT)];
+  if (p.length < GREETING_LEN || !equal(p, 0, MAGIC, 0, MAGIC.length)) return undefined;
+  const operation = OPERATIONS[little(p, OPERATION_AT) - 1];
   if (operation === undefined) return undefined;
   const token = p.subarray(TOKEN_AT, GREETING_LEN);
-  return { operation, value: little(p, VALUE_AT), token };
+  return { operation, value: little(p, VALUE_AT), token, details: p.subarray(GREETING_LEN) };
 }
 
-export function encodeAnswer(errno: number): Uint8Array {
-  return Uint8Array.of(errno, errno >> 8, errno >> 16, errno >> 24);
+export function encodeAnswer(errno: number, details?: Uint8Array): Uint8Array {
+  const answer = new Uint8Array(4 + (details?.length ?? 0));
+  answer.set([errno, errno >> 8, errno >> 16, errno >> 24]);
+  if (details) answer.set(details, 4);
+  return answer;
 }
 
 function little(p: Uint8Array, at: number): number {

@@ -1,25 +1,27 @@
 import type { Env } from '../base/env.ts';
 import { ERRNO } from '../base/errno.ts';
 import { KeyError } from '../base/error.ts';
+import type { Credentials } from '../drivers/linux/credentials.ts';
 import { libc } from '../drivers/linux/libc.ts';
 import type { Watch } from '../drivers/linux/poll.ts';
-import { listenSeqpacket, markSocket, type SeqpacketSocket } from '../drivers/linux/seqpacket.ts';
+import { listenSeqpacket, type SeqpacketSocket } from '../drivers/linux/seqpacket.ts';
 import type { KeyEngine } from '../key/engine.ts';
 import { toHex } from '../wire/bytes.ts';
-import { encodeAnswer, type Greeting, parseGreeting } from './exec-greeting.ts';
+import { encodeAnswer, type Greeting, type Operation, parseGreeting } from './exec-greeting.ts';
 import { type ExecSession, ExecSessions } from './exec-sessions.ts';
 import { PfkeySeqpacket } from './pfkey-seqpacket.ts';
+import type { SocketOptions } from './socket-options.ts';
 
 const CLIENT_MAX = 64;
 /** Connections that have not shown a token yet. Anybody can make them; the oldest gives way. */
-const STRANGER_MAX = 16;
+const STRANGER_MAX = 128;
 const EPERM = ERRNO.EPERM;
 
 export interface ExecServerOptions {
   readonly engine: KeyEngine;
   readonly env: Env;
-  /** SO_MARK of sockets whose packets bypass the host; undefined where none are diverted. */
-  readonly mark: number | undefined;
+  /** For policies of the programs' own sockets. */
+  readonly sockets: SocketOptions;
   /**
    * From now on, ESP in UDP to these ports, which programs have bound, is the host's. Throws
    * KeyError where that cannot be.
@@ -68,9 +70,10 @@ export class ExecServer {
 
   #connected(socket: SeqpacketSocket): void {
     if (this.#strangers.size >= STRANGER_MAX) {
-      const oldest = [...this.#strangers][0]!;
-      this.#strangers.delete(oldest);
-      oldest.close();
+      const [oldest] = this.#strangers;
+      // In a crowd it may have said who it is, and we have not looked.
+      this.#greeted(oldest!);
+      if (this.#strangers.delete(oldest!)) oldest!.close();
     }
     this.#strangers.add(socket);
     socket.listen({ readable: () => this.#greeted(socket), writable: () => undefined });
@@ -87,11 +90,11 @@ export class ExecServer {
       const session = greeting && this.#sessions.find(greeting.token);
       if (!session) {
         this.#options.env.log('warn', 'exec: a program without a valid token was turned away');
-        this.#answer(socket, EPERM);
+        this.#answer(socket, encodeAnswer(EPERM));
       } else if (greeting.operation === 'pfkey') {
         this.#welcome(socket, session);
       } else {
-        this.#answer(socket, this.#option(session, greeting, fds));
+        this.#answer(socket, this.#option(socket, session, greeting, fds));
       }
     } finally {
       octets.fill(0);
@@ -100,15 +103,15 @@ export class ExecServer {
     }
   }
 
-  #answer(socket: SeqpacketSocket, errno: number): void {
-    socket.send(encodeAnswer(errno));
+  #answer(socket: SeqpacketSocket, answer: Uint8Array): void {
+    socket.send(answer);
     socket.close();
   }
 
   #welcome(socket: SeqpacketSocket, session: ExecSession): void {
     if (this.#clients.size >= CLIENT_MAX) {
       this.#options.env.log('warn', `exec: ${CLIENT_MAX} PF_KEY sockets are open already`);
-      return this.#answer(socket, ERRNO.ENOBUFS);
+      return this.#answer(socket, encodeAnswer(ERRNO.ENOBUFS));
     }
     this.#sessions.connected(session);
     const client = new PfkeySeqpacket(socket, this.#options.engine, () => {
@@ -119,25 +122,54 @@ export class ExecServer {
     socket.send(encodeAnswer(0));
   }
 
-  /** A socket option of the program. Returns the errno. */
-  #option(session: ExecSession, greeting: Greeting, fds: readonly number[]): number {
-    const { operation, value } = greeting;
-    if (operation === 'encapsulate') return this.#encapsulate(session, value);
-    const { mark } = this.#options;
-    const [fd] = fds;
-    if (operation === 'receive-buffer' || fd === undefined) return ERRNO.EINVAL;
-    if (mark === undefined) return 0;
-    return markSocket(libc('exec'), fd, mark, operation === 'bypass' ? 'set' : 'unset');
-  }
-
-  #encapsulate(session: ExecSession, port: number): number {
+  /** What a program asks for, as one system call. */
+  #option(
+    socket: SeqpacketSocket,
+    session: ExecSession,
+    greeting: Greeting,
+    fds: readonly number[],
+  ): Uint8Array {
+    const { operation } = greeting;
     try {
-      this.#sessions.addPort(session, port);
-      return 0;
+      if (operation === 'encapsulate') {
+        this.#sessions.addPort(session, greeting.value);
+        return encodeAnswer(0);
+      }
+      const [fd] = fds;
+      if (fd === undefined) throw new KeyError('EINVAL', 'no socket came along');
+      return encodeAnswer(0, this.#ask(operation, fd, greeting.details, socket.peer));
     } catch (error) {
       const { log } = this.#options.env;
-      log('warn', `exec: ESP in UDP on port ${port} of a program: ${String(error)}`);
-      return ERRNO[error instanceof KeyError ? error.errno : 'EIO'];
+      const isExpected = error instanceof KeyError && operation !== 'encapsulate';
+      log(isExpected ? 'info' : 'warn', `exec: ${operation} of a program: ${messageOf(error)}`);
+      return encodeAnswer(ERRNO[error instanceof KeyError ? error.errno : 'EIO']);
     }
   }
+
+  #ask(
+    operation: Operation,
+    fd: number,
+    details: Uint8Array,
+    asker: Credentials,
+  ): Uint8Array | undefined {
+    const { sockets } = this.#options;
+    switch (operation) {
+      case 'set-policy':
+        sockets.set(fd, details, asker);
+        return undefined;
+      case 'get-policy':
+        return sockets.get(fd, details);
+      case 'moved':
+        sockets.moved(fd);
+        return undefined;
+      case 'status':
+        return sockets.status(fd);
+      default:
+        throw new KeyError('EINVAL', 'it is no question about a socket');
+    }
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }
