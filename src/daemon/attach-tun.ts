@@ -1,7 +1,15 @@
-import { networkInterfaces } from 'node:os';
-import { type Address, parseAddress } from '../base/address.ts';
-import { type AttachOptions, attach } from '../drivers/linux/attachment.ts';
+import {
+  type AttachOptions,
+  attach,
+  OVERHEAD_AUTO,
+  socketDevicePlace,
+} from '../drivers/linux/attachment.ts';
+import { libc } from '../drivers/linux/libc.ts';
+import { families } from '../drivers/linux/network.ts';
+import { readArrived } from '../drivers/linux/poll.ts';
+import { openSocketDevice, type SocketDevice } from '../drivers/linux/socket-device.ts';
 import type { HostAttachment } from './attach.ts';
+import { deliverToSockets } from './socket-link.ts';
 
 export interface TunOptions extends Omit<AttachOptions, 'mtu'> {
   /** MTU of the TUN device, or what is left of the smallest wire. */
@@ -21,31 +29,71 @@ export function attachTun(options: TunOptions): HostAttachment {
     rawIp ? 'raw IP' : '',
     encapPort === undefined ? '' : `ESP in UDP on port ${encapPort}`,
   ];
+  let sockets: SocketDevice | undefined;
+  const socketMtu = () =>
+    options.mtu === 'auto'
+      ? Math.max(IPV6_MTU_MIN, attachment.wireMtu - OVERHEAD_AUTO)
+      : options.mtu;
+  const followSockets = () => {
+    sockets?.setMtu(socketMtu());
+    sockets?.refresh();
+  };
   return {
     description: `TUN ${attachment.local.name}, ${ways.filter((way) => way !== '').join(', ')}`,
+    describeIo: () => attachment.describeIo(),
     wire: attachment.wire,
     local: attachment.local,
     inspect: attachment.inspect,
     errors: attachment.errors,
     mark: options.mark,
+    deliverToSockets: (packets, count, takers) =>
+      deliverToSockets(packets, count, takers, attachment.local, sockets?.link),
+    openSocketDevice() {
+      sockets ??= openSocketDevice({
+        ...socketDevicePlace(options),
+        mtu: socketMtu(),
+        families: families(),
+        offload: options.offload ?? 'auto',
+      });
+      return sockets;
+    },
+    get socketDevice() {
+      return sockets;
+    },
+    divertPorts: (ports) => attachment.divertPorts(ports),
     get wireMtu() {
       return attachment.wireMtu;
     },
-    addresses: localAddresses,
+    handleArrived: () => readArrived(libc('TUN')),
+    addresses: () => attachment.addresses(),
     sharePorts: (ports) => attachment.sharePorts(ports),
-    divert: (diversion) => attachment.setDiversion(diversion),
+    divert: (table) => attachment.divert(table),
+    follow: (events) =>
+      attachment.follow({
+        ...events,
+        changed() {
+          try {
+            followSockets();
+          } catch (error) {
+            events.failed(error as Error);
+          }
+          events.changed();
+        },
+      }),
     setOverhead(octets) {
       if (options.mtu === 'auto')
         attachment.setMtu(Math.max(IPV6_MTU_MIN, attachment.wireMtu - octets));
     },
-    refresh: () => attachment.refresh(),
-    close: () => attachment.close(),
+    refresh() {
+      attachment.refresh();
+      followSockets();
+    },
+    close() {
+      try {
+        sockets?.close();
+      } finally {
+        attachment.close();
+      }
+    },
   };
-}
-
-function localAddresses(): Address[] {
-  return Object.values(networkInterfaces())
-    .flat()
-    .map((one) => parseAddress(one?.address ?? ''))
-    .filter((one) => one !== undefined);
 }

@@ -38,6 +38,8 @@ export async function attachUser(
       close: () => {},
     },
     inet,
+    deliverToSockets: (packets, count, takers) => inet.receive(packets, count, takers),
+    joined: (host, reqid) => inet.join({ host, reqid, dialect: 'linux' }),
     endpoints: wire.endpoints,
     wireMtu: WIRE_MTU,
     addresses: () => addresses,

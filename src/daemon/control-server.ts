@@ -2,6 +2,7 @@ import { createServer, type Socket } from 'node:net';
 import type { Log } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import { LineReader } from './line-reader.ts';
+import { isFromOwner } from './owner.ts';
 import { listenPrivately } from './private-socket.ts';
 
 /**
@@ -37,7 +38,7 @@ export interface ControlStream {
   readonly signal: AbortSignal;
 }
 
-/** Who may connect may do everything: the socket is private to its owner, as that of PF_KEY. */
+/** Who may connect may do everything: the socket answers its owner only, as that of PF_KEY. */
 export class ControlServer {
   readonly #log: Log;
   readonly #commands = new Map<string, ControlHandler>();
@@ -66,6 +67,14 @@ export class ControlServer {
   }
 
   #connected(socket: Socket): void {
+    if (!isFromOwner(socket)) {
+      this.#log('warn', 'control: a program of another user was turned away');
+      const error = new KeyError('EPERM', 'the host answers root and its owner only');
+      // It may not read that: nobody waits for it.
+      socket.on('error', () => undefined);
+      socket.end(toLine(failure(null, error)), () => socket.destroy());
+      return;
+    }
     if (this.#sockets.size >= CLIENT_MAX) {
       socket.end(toLine(failure(null, new KeyError('EBUSY', `there are ${CLIENT_MAX} clients`))));
       return;

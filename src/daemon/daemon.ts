@@ -1,13 +1,14 @@
 import type { Env } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
-import { nodeCrypto } from '../crypto/node-provider.ts';
-import { type Diversion, NO_DIVERSION } from '../drivers/linux/diversion.ts';
+import { type CryptoTier, NODE_TIER } from '../drivers/native/tier.ts';
 import type { Events } from '../engine/core.ts';
 import { Host } from '../engine/host.ts';
 import { Overhead } from '../engine/overhead.ts';
 import { defaultSettings, type Settings } from '../engine/settings.ts';
+import { SocketPolicies } from '../engine/socket-policies.ts';
 import { engineVariables, Sysctl } from '../engine/sysctl.ts';
 import { KeyEngine } from '../key/engine.ts';
+import { freeReqid } from '../key/policy-request.ts';
 import { type StageResult, stage } from '../key/stage.ts';
 import { keyVariables } from '../key/sysctl.ts';
 import { Sad } from '../sad/sad.ts';
@@ -16,8 +17,12 @@ import { Spd } from '../spd/spd.ts';
 import type { HostAttachment } from './attach.ts';
 import { applyConfig, type Config } from './config.ts';
 import type { ControlServer } from './control-server.ts';
-import { diversionOf, sameDiversion, unionOf, unreachablePolicies } from './diversion.ts';
+import { PolicyDiversion } from './diversion.ts';
 import { statVariables } from './netstat-command.ts';
+import { LocalAddresses } from './socket-locals.ts';
+import { SocketOptions } from './socket-options.ts';
+import type { SocketRegistry } from './socket-registry.ts';
+import { openSocketService, type SocketService } from './socket-service.ts';
 
 /**
  * The longest the timer sleeps: something new may be due earlier than what was known when it was
@@ -29,6 +34,8 @@ export interface DaemonOptions {
   readonly env: Env;
   readonly settings?: Partial<Settings>;
   readonly allowLegacy: boolean;
+  /** By node:crypto if not given. */
+  readonly crypto?: CryptoTier | undefined;
   readonly sequences: SequenceStore;
 }
 
@@ -41,26 +48,42 @@ export class Daemon {
   readonly env: Env;
   readonly sad: Sad;
   readonly spd: Spd;
+  /** Sockets with policies of their own. */
+  readonly sockets = new SocketPolicies({ isLocal: (...end) => this.#locals.has(...end) });
   readonly keys: KeyEngine;
+  readonly crypto: CryptoTier;
   readonly settings: Settings;
   /** Call `sync` after a change, or it waits for the next tick. */
   readonly sysctl: Sysctl;
   /** Set by who opens it: attachments add commands of their own. */
   control: ControlServer | undefined;
 
+  readonly #locals = new LocalAddresses();
   #host: Host | undefined;
   #attachment: HostAttachment | undefined;
-  #diversion: Diversion = NO_DIVERSION;
+  readonly #diversion = new PolicyDiversion();
+  /** Whether some of the diversion could not be done, or nobody knows. */
+  #isBehind = false;
+  #mustRefresh = false;
   #policiesSeen = 0;
   #sasSeen = 0;
   readonly #overhead: Overhead;
   #timer: NodeJS.Timeout | undefined;
   #sharedPorts: readonly number[] = [];
+  #socketService: SocketService | undefined;
+  /** Policies of programs' own sockets; works from `attach` on. */
+  readonly socketOptions = new SocketOptions({
+    host: () => this.host,
+    keys: () => this.keys.context,
+    registry: () => this.#registry(),
+    known: () => this.#socketService?.registry,
+  });
 
   constructor(options: DaemonOptions) {
-    const { env, allowLegacy, sequences } = options;
+    const { env, allowLegacy, sequences, crypto = NODE_TIER } = options;
     const { clock, random } = env;
     this.env = env;
+    this.crypto = crypto;
     this.settings = { ...defaultSettings(), ...options.settings };
     this.sad = new Sad({
       clock,
@@ -71,15 +94,24 @@ export class Daemon {
     this.spd = new Spd({
       clock,
       expired: (policy) => this.keys.policyExpired(policy),
+      added: (policy) => {
+        this.#overhead.added(policy);
+        this.#diversion.added(policy);
+      },
+      removed: (policy) => {
+        this.#overhead.removed(policy);
+        this.#diversion.removed(policy);
+      },
       warn: (sentence) => env.log('warn', sentence),
     });
-    this.#overhead = new Overhead(this.spd, this.sad);
+    this.#overhead = new Overhead(this.sad);
     this.keys = new KeyEngine({
       env,
       sad: this.sad,
       spd: this.spd,
-      crypto: nodeCrypto,
+      crypto: crypto.provider,
       allowLegacy,
+      takesAway: () => this.#attachment?.handleArrived?.(),
       applied: () => this.#applied(),
     });
     this.sysctl = new Sysctl([
@@ -112,6 +144,7 @@ export class Daemon {
   attach(attachment: HostAttachment): void {
     const { wire, local, inspect, errors, wireMtu } = attachment;
     this.#attachment = attachment;
+    this.#locals.set(attachment.addresses());
     const host = new Host({
       env: this.env,
       sad: this.sad,
@@ -122,32 +155,43 @@ export class Daemon {
       forwards: inspect !== undefined,
       transmit: (packets, count) => wire.send(packets, count),
       deliver: (packets, count) => local.send(packets, count),
+      sockets: this.sockets,
+      ...(attachment.deliverToSockets ? { deliverToSockets: attachment.deliverToSockets } : {}),
     });
     this.#host = host;
+    attachment.joined?.(host, (own) => freeReqid(this.keys.context, own));
     wire.receive((packets, count) => host.input(packets, count));
     inspect?.receive((packets, count) => host.input(packets, count));
     errors?.receive((packets, count) => host.overhear(packets, count));
     local.receive((packets, count) => host.output(packets, count));
+    attachment.follow?.({
+      changed: () => this.#networkChanged(),
+      failed: (error) => {
+        this.env.log('error', `the network has changed, and could not be followed: ${error}`);
+        this.#mustRefresh = true;
+      },
+    });
     this.sync();
     this.#tick();
   }
 
   /**
    * Brings the machine in line with the databases: which packets are diverted to us, and how much
-   * room they leave. Called after every request; does nothing when nothing changed that matters.
+   * room they leave. Called after every request; the work is that of what has changed.
    */
   sync(): void {
     const attachment = this.#attachment;
     if (!attachment) return;
-    const isSettled = this.#diversion.all === this.#discardsByDefault();
-    const isSame = this.#policiesSeen === this.spd.generation && isSettled;
+    const { table } = this.#diversion;
+    table.all = this.#discardsByDefault();
+    if (table.hasChanged) this.#divert();
+    const isSame = this.#policiesSeen === this.spd.generation;
     if (isSame && this.#sasSeen === this.sad.generation) return;
     if (!isSame) {
-      for (const warning of unreachablePolicies(this.spd)) {
-        if (attachment.inspect)
-          this.env.log('warn', `${warning}: the kernel never shows us such packets`);
+      const warnings = this.#diversion.takeWarnings();
+      for (const warning of attachment.inspect ? warnings : []) {
+        this.env.log('warn', `${warning}: the kernel never shows us such packets`);
       }
-      this.#divert(this.#wanted());
     }
     this.#policiesSeen = this.spd.generation;
     this.#sasSeen = this.sad.generation;
@@ -175,16 +219,6 @@ export class Daemon {
     this.settings.encapsulationPorts = [...own, ...ports];
   }
 
-  /** Devices or addresses changed: routes follow, and the MTU. */
-  refresh(): void {
-    const attachment = this.#attachment;
-    if (!attachment) return;
-    attachment.refresh();
-    this.host.mtu = attachment.wireMtu;
-    this.#policiesSeen = 0;
-    this.sync();
-  }
-
   /**
    * Replaces what the configuration file made by what it says now, in one step. Throws ConfigError,
    * and changes nothing, when any entry is refused. What the old and the new file protect is
@@ -192,15 +226,20 @@ export class Daemon {
    */
   reload(config: Config): StageResult {
     const staged = stage(this.keys);
+    let release: (() => void) | undefined;
     try {
       applyConfig(staged.engine, config);
-      const next = this.#diversionOf(staged.engine.context.spd);
-      if (this.#attachment) this.#divert(unionOf(this.#diversion, next));
+      const { spd } = staged.engine.context;
+      release = this.#diversion.hold([...spd.list('out'), ...spd.list('in')]);
+      this.sync();
       const result = staged.commit();
+      release();
+      release = undefined;
       this.sync();
       return result;
     } catch (error) {
       staged.discard();
+      release?.();
       throw error;
     }
   }
@@ -208,12 +247,18 @@ export class Daemon {
   /** The end: the machine is as before, and all keys are zeroed. */
   close(): void {
     clearTimeout(this.#timer);
+    this.#socketService?.close();
     try {
       this.#attachment?.close();
     } finally {
       this.#attachment = undefined;
       this.sad.flush();
     }
+  }
+
+  #registry(): SocketRegistry | undefined {
+    this.#socketService ??= openSocketService(this.env, this.host, this.attachment);
+    return this.#socketService?.registry;
   }
 
   #applied(): void {
@@ -225,24 +270,37 @@ export class Daemon {
     }
   }
 
-  #wanted(): Diversion {
-    return this.#diversionOf(this.spd);
-  }
-
-  #diversionOf(spd: Spd): Diversion {
-    return diversionOf(spd, this.#attachment?.addresses() ?? [], this.#discardsByDefault());
-  }
-
   /** Then every packet has to come to us. */
   #discardsByDefault(): boolean {
     const { inet, inet6 } = this.settings;
     return inet.defPolicy === 'discard' || inet6.defPolicy === 'discard';
   }
 
-  #divert(next: Diversion): void {
-    if (sameDiversion(next, this.#diversion)) return;
-    this.attachment.divert(next);
-    this.#diversion = next;
+  #divert(): void {
+    try {
+      this.attachment.divert(this.#diversion.table);
+    } catch (error) {
+      this.#isBehind = true;
+      throw error;
+    }
+  }
+
+  /** What could not be done before. */
+  #catchUp(): void {
+    if (this.#mustRefresh) {
+      this.#attachment?.refresh();
+      this.#mustRefresh = false;
+      this.#networkChanged();
+    }
+    if (!this.#isBehind || this.#diversion.table.hasChanged) return;
+    this.#divert();
+    this.#isBehind = false;
+  }
+
+  #networkChanged(): void {
+    this.#locals.set(this.attachment.addresses());
+    this.host.mtu = this.attachment.wireMtu;
+    this.attachment.setOverhead(this.#overhead.most);
   }
 
   #events(): Events {
@@ -258,6 +316,7 @@ export class Daemon {
     const dueMs = Math.max(1, Math.min(this.host.poll(now) - now, TICK_MS));
     this.#timer = setTimeout(() => {
       try {
+        this.#catchUp();
         this.sync();
       } catch (error) {
         // What is diverted already still is; the next tick tries again.

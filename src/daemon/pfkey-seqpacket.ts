@@ -26,7 +26,11 @@ export class PfkeySeqpacket {
   constructor(socket: SeqpacketSocket, engine: KeyEngine, closed: () => void) {
     this.#socket = socket;
     this.#closed = closed;
-    this.#outlet = new Outlet(socket, () => this.close());
+    this.#outlet = new Outlet(
+      socket,
+      () => this.close(),
+      () => this.#goOn(),
+    );
     this.#connection = new PfkeyConnection(this.#outlet, engine, 'linux');
     socket.listen({ readable: () => this.#readable(), writable: () => this.#writable() });
   }
@@ -66,6 +70,10 @@ export class PfkeySeqpacket {
 
   #writable(): void {
     this.#outlet.flush();
+    this.#goOn();
+  }
+
+  #goOn(): void {
     this.#connection.goOn();
     this.#socket.reading = !this.#connection.mustWait;
   }
@@ -79,11 +87,13 @@ class Outlet implements PfkeyOutlet {
   isClosed = false;
   readonly #socket: SeqpacketSocket;
   readonly #gone: () => void;
+  readonly dumped: () => void;
   readonly #queue: Uint8Array[] = [];
 
-  constructor(socket: SeqpacketSocket, gone: () => void) {
+  constructor(socket: SeqpacketSocket, gone: () => void, dumped: () => void) {
     this.#socket = socket;
     this.#gone = gone;
+    this.dumped = dumped;
   }
 
   write(octets: Uint8Array): void {

@@ -2,6 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { Log } from '../base/env.ts';
 import type { KeyEngine } from '../key/engine.ts';
 import type { Dialect } from '../wire/pfkey-message.ts';
+import { isFromOwner } from './owner.ts';
 import { PfkeyStream } from './pfkey-stream.ts';
 import { listenPrivately } from './private-socket.ts';
 
@@ -36,6 +37,11 @@ export async function startPfkeyServer(options: PfkeyServerOptions): Promise<Pfk
   let droppedBefore = 0;
   // A client may close its sending side and go on reading the answer to its last request.
   const server = createServer({ allowHalfOpen: true }, (socket) => {
+    if (!isFromOwner(socket)) {
+      log('warn', 'PF_KEY: a program of another user was turned away');
+      socket.destroy();
+      return;
+    }
     if (connections.size >= clientMax) {
       log('warn', `PF_KEY: a client was turned away, there are ${clientMax} already`);
       socket.destroy();

@@ -9,6 +9,8 @@ import { PfkeyConnection } from './pfkey-connection.ts';
 /** A longer message is no request of ours, and a client that sends one is not speaking PF_KEY. */
 const REQUEST_LEN_MAX = 65_536;
 const NOTICE_QUEUE_LEN = 1_048_576;
+/** Requests of one program in one turn of the event loop, so that packets get their turn too. */
+const TURN_MAX = 128;
 
 /** A program on a stream socket: messages follow each other, each as long as its header says. */
 export class PfkeyStream {
@@ -18,6 +20,8 @@ export class PfkeyStream {
   readonly #broken: (why: string) => void;
   #unread: Uint8Array = new Uint8Array(0);
   #hasEnded = false;
+  /** Requests wait for the next turn of the event loop. */
+  #isResting = false;
   /** Messages that go out together: a write of its own for each costs more than all else does. */
   #unsent: Uint8Array[] = [];
   #unsentLen = 0;
@@ -37,6 +41,7 @@ export class PfkeyStream {
         return waiting();
       },
       write: (octets: Uint8Array) => this.#write(octets),
+      dumped: () => this.#goOn(),
     };
     this.#connection = new PfkeyConnection(outlet, engine, dialect);
     socket.on('data', (chunk: Uint8Array) => this.#arrived(chunk));
@@ -72,15 +77,28 @@ export class PfkeyStream {
     if (this.#socket.destroyed || this.#socket.writableEnded) return;
     const connection = this.#connection;
     connection.goOn();
-    while (!connection.mustWait) {
-      const request = this.#nextRequest();
-      if (!request) break;
-      connection.handle(request);
-    }
+    if (!this.#isResting) this.#handleSome();
     this.#flush();
-    if (connection.mustWait) this.#socket.pause();
+    if (connection.mustWait || this.#isResting) this.#socket.pause();
     else if (this.#hasEnded) this.#socket.end();
     else this.#socket.resume();
+  }
+
+  #handleSome(): void {
+    for (let i = 0; !this.#connection.mustWait; i++) {
+      if (i === TURN_MAX) return this.#rest();
+      const request = this.#nextRequest();
+      if (!request) return;
+      this.#connection.handle(request);
+    }
+  }
+
+  #rest(): void {
+    this.#isResting = true;
+    setImmediate(() => {
+      this.#isResting = false;
+      this.#goOn();
+    });
   }
 
   #write(octets: Uint8Array): void {

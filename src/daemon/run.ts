@@ -3,7 +3,7 @@ import type { Address } from '../base/address.ts';
 import type { LogLevel } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import type { Link } from '../drivers/link.ts';
-import { watchNetwork } from '../drivers/linux/network-watch.ts';
+import { type CryptoChoice, chooseCrypto } from '../drivers/native/tier.ts';
 import { pcapLink } from '../drivers/pcap-link.ts';
 import type { Endpoint } from '../drivers/udp-packet.ts';
 import type { Settings } from '../engine/settings.ts';
@@ -41,6 +41,7 @@ export interface RunOptions {
   readonly trace?: string;
   readonly tracePerSecond?: number;
   readonly allowLegacy: boolean;
+  readonly crypto: CryptoChoice;
   readonly logLevel: LogLevel;
   /** Capture file of the wire. */
   readonly pcap?: string;
@@ -78,7 +79,9 @@ export async function runHost(options: RunOptions): Promise<void> {
     undo.push(() => state.close());
     const settings = { ...options.settings, ...defaultPolicy(options.defPolicy) };
     const { allowLegacy } = options;
-    const daemon = new Daemon({ env, settings, allowLegacy, sequences: state.sequences });
+    const crypto = chooseCrypto(options.crypto);
+    const { sequences } = state;
+    const daemon = new Daemon({ env, settings, allowLegacy, crypto, sequences });
     undo.push(() => daemon.close());
     for (const assignment of options.variables ?? []) setVariable(daemon, assignment);
     const { stopped } = await openSockets(daemon, control, options, undo);
@@ -153,8 +156,6 @@ async function openSockets(
 async function attachHost(daemon: Daemon, options: RunOptions, undo: Undo): Promise<void> {
   const { attach } = options;
   if (attach.kind === 'tun') {
-    // First, so that nothing that changes meanwhile is missed.
-    followNetwork(daemon, undo);
     daemon.attach(withCapture(attachTun(attach.options), options, daemon, undo));
     return;
   }
@@ -250,32 +251,4 @@ async function readAgain(daemon: Daemon, options: RunOptions): Promise<void> {
     for (const line of lines) log('error', line);
     log('error', `${file} has errors: nothing was changed`);
   }
-}
-
-/**
- * How long changes of the network are collected, and how soon a change that failed is tried again.
- */
-const SETTLE_MS = 20;
-const RETRY_MS = 1000;
-
-/** Devices that come and go, and addresses that change. */
-function followNetwork(daemon: Daemon, undo: Undo): void {
-  let timer: NodeJS.Timeout | undefined;
-  const refreshIn = (delayMs: number) => {
-    timer ??= setTimeout(() => {
-      timer = undefined;
-      try {
-        daemon.refresh();
-      } catch (error) {
-        const why = String(error);
-        daemon.env.log('error', `the network has changed, and could not be followed: ${why}`);
-        refreshIn(RETRY_MS);
-      }
-    }, delayMs);
-  };
-  const watching = watchNetwork(() => refreshIn(SETTLE_MS));
-  undo.push(() => {
-    clearTimeout(timer);
-    watching.close();
-  });
 }

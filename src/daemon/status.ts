@@ -7,7 +7,10 @@ export interface Status {
   readonly pid: number;
   readonly version: string;
   readonly attachment: string;
+  /** What does the cryptography, and why nothing better does. */
   readonly crypto: string;
+  /** How packets are exchanged with the kernel, and why not better. */
+  readonly io: readonly string[];
   readonly wireMtu: number;
   readonly uptimeSeconds: number;
   readonly sas: { readonly larval: number; readonly mature: number; readonly dying: number };
@@ -26,7 +29,7 @@ export interface DropLine {
 }
 
 export function statusOf(daemon: Daemon, version: string, startedMs: number): Status {
-  const { host, attachment, sad, spd, env, keys } = daemon;
+  const { host, attachment, sad, spd, env, crypto } = daemon;
   const states = { larval: 0, mature: 0, dying: 0, dead: 0 };
   for (const sa of sad.all()) states[sa.state]++;
   const { stats } = host;
@@ -34,7 +37,8 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
     pid: process.pid,
     version,
     attachment: attachment.description,
-    crypto: keys.context.crypto.name,
+    crypto: crypto.describe(),
+    io: attachment.describeIo?.() ?? [],
     wireMtu: host.mtu,
     uptimeSeconds: Math.floor((env.clock.monotonicMs() - startedMs) / 1000),
     sas: { larval: states.larval, mature: states.mature, dying: states.dying },
@@ -71,6 +75,7 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
       wire: attachment.wire.refused,
       local: attachment.local.refused,
       ...(attachment.inspect ? { inspect: attachment.inspect.refused } : {}),
+      ...(attachment.socketDevice ? { sockets: attachment.socketDevice.link.refused } : {}),
     },
   };
 }

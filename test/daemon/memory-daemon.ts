@@ -1,5 +1,4 @@
 import { Daemon } from '../../src/daemon/daemon.ts';
-import type { Diversion } from '../../src/drivers/linux/diversion.ts';
 import { memoryPair } from '../../src/drivers/memory.ts';
 import { defaultSettings } from '../../src/engine/settings.ts';
 import { memorySequences } from '../../src/sad/sequence.ts';
@@ -10,7 +9,8 @@ import { testEnv } from '../engine/rig.ts';
 export class MemoryDaemon {
   readonly env = testEnv();
   readonly logged: string[] = [];
-  readonly diversions: Diversion[] = [];
+  /** What was diverted, each time it changed. */
+  readonly diversions: { readonly all: boolean; readonly out: number }[] = [];
   readonly daemon: Daemon;
   readonly sent: Uint8Array[] = [];
   readonly delivered: Uint8Array[] = [];
@@ -32,7 +32,10 @@ export class MemoryDaemon {
       local: this.#local[0],
       wireMtu: mtu,
       addresses: () => [],
-      divert: (diversion) => this.diversions.push(diversion),
+      divert: (table) => {
+        const { out } = table.takeChanges();
+        this.diversions.push({ all: table.all, out: out.size });
+      },
       setOverhead: () => {},
       refresh: () => {},
       close: () => {},

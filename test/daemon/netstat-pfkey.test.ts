@@ -30,6 +30,7 @@ function program() {
       one.octets += octets.length;
       one.messages++;
     },
+    dumped: () => undefined,
   };
   const connection = new PfkeyConnection(outlet, host.engine, 'linux');
   return Object.assign(one, { connection });

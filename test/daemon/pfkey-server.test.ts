@@ -204,6 +204,24 @@ describe('a program made of octets', () => {
   });
 });
 
+test('a program that floods keeps others waiting for a part of it only', async () => {
+  await start();
+  const [greedy, other] = [await open(), await open()];
+  await Promise.all([roundTrip(greedy), roundTrip(other)]);
+  let last = 0;
+  // All at once there, before the other says a word.
+  const flood = Array.from({ length: 4000 }, (_, i) => message(FLUSH, ESP, i));
+  greedy.send(Buffer.concat(flood));
+  const all = (async () => {
+    while (last < 3999) last = (await greedy.read())!.readUInt32LE(8);
+  })();
+  await new Promise((resolve) => setImmediate(resolve));
+  const hurried = roundTrip(other);
+  await hurried;
+  expect(last).toBeLessThan(2000);
+  await all;
+});
+
 describe('a reader that is slow', () => {
   async function readSlowly(client: OctetsClient): Promise<Buffer[]> {
     const entries: Buffer[] = [];
@@ -304,12 +322,14 @@ describe('a reader that is slow', () => {
     const client = await open();
     client.send(message(DUMP, 0, 1));
     await client.read();
+    expect(host.sad.readers).toBe(1);
     client.close();
     const other = await open();
-    await roundTrip(other);
-    await roundTrip(other);
+    // The host sees it when it wants to send the next entries.
+    for (let i = 0; server.clients > 1 && i < 1000; i++) await roundTrip(other);
     expect(server.clients).toBe(1);
     expect(host.engine.counters.clients).toBe(1);
+    expect(host.sad.readers).toBe(0);
   });
 });
 

@@ -1,11 +1,13 @@
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { prefix } from '../../src/base/address.ts';
-import type { Diversion } from '../../src/drivers/linux/diversion.ts';
+import { maskPrefix, prefix, prefixHas } from '../../src/base/address.ts';
+import type { Instruction } from '../../src/drivers/linux/bpf.ts';
+import type { InDiversion, InDiversions } from '../../src/drivers/linux/diversion.ts';
 import {
-  bytecode,
   compileFilter,
   INSTRUCTIONS_MAX,
-  type Instruction,
+  PAIRS_MAX,
+  type SocketPort,
 } from '../../src/drivers/linux/redirect-filter.ts';
 import { fromHex } from '../../src/wire/bytes.ts';
 
@@ -13,7 +15,7 @@ import { fromHex } from '../../src/wire/bytes.ts';
  * The dumbest BPF machine: what <linux/filter.h> says, for the instructions we use. Answers 0 when
  * a load fails.
  */
-function run(program: readonly Instruction[], frame: Uint8Array, vlan = 0): number {
+function run(program: readonly Instruction[], frame: Uint8Array, vlan = 0, family?: 4 | 6): number {
   let a = 0;
   let x = 0;
   const load = (at: number, len: number) => {
@@ -37,6 +39,8 @@ function run(program: readonly Instruction[], frame: Uint8Array, vlan = 0): numb
     else if (code === 0x64) a <<= k;
     else if (code === 0x07) x = a;
     else if (code === 0x20 && k === 0xfffff030) a = vlan;
+    else if (code === 0x28 && k === 0xfffff000 && family !== undefined)
+      a = family === 4 ? 0x0800 : 0x86dd;
     else if (code === 0x28 && k === 0xfffff000) a = load(12, 2);
     else if (code === 0x20) a = load(k, 4);
     else if (code === 0x28) a = load(k, 2);
@@ -77,8 +81,7 @@ function v6(next: number, upper: string, src = PEER6) {
 const UDP_4500 = '119411940010000000000000';
 const UDP_OTHER = '119411950010000000000000';
 const options = { linkHeaderLen: 14, encapPort: 4500 };
-const both: Diversion = {
-  out: [],
+const both: InDiversions & { readonly in: readonly InDiversion[] } = {
   in: [
     { source: prefix('203.0.113.0/25'), destination: prefix('0.0.0.0/0') },
     { source: prefix('192.0.2.1'), destination: prefix('198.51.100.0/28') },
@@ -91,7 +94,7 @@ const both: Diversion = {
 
 describe.each([
   ['pairs', both],
-  ['everything', { out: [], in: [], all: true }],
+  ['everything', { in: [], all: true }],
 ] as const)('what is redirected: %s', (_name, diversion) => {
   const program = compileFilter(diversion, options)!;
   const verdict = (frame: Uint8Array) => (run(program, frame) === 0 ? 'pass' : 'redirect');
@@ -203,7 +206,7 @@ test('every jump of a long program lands inside it, and families do not mix', ()
     source: prefix(i % 2 === 0 ? `10.0.${i}.0/24` : `2001:db8:${i}::/48`),
     destination: prefix(i % 2 === 0 ? '198.51.100.7' : '2001:db8::2'),
   }));
-  const program = compileFilter({ out: [], in: pairs, all: false }, options)!;
+  const program = compileFilter({ in: pairs, all: false }, options)!;
   for (const [at, { code, jt, jf }] of program.entries()) {
     if (code === 0x06) continue;
     expect(at + 1 + Math.max(jt, jf)).toBeLessThanOrEqual(program.length - 1);
@@ -218,19 +221,74 @@ test('every jump of a long program lands inside it, and families do not mix', ()
 });
 
 test('too many pairs for a program: everything is redirected rather than some of it forgotten', () => {
-  const pairs = Array.from({ length: 500 }, (_, i) => ({
+  // By their number, and by what they need: every pair of hosts is something else.
+  for (const [count, destination] of [
+    [PAIRS_MAX + 1, () => '198.51.100.7'],
+    [300, (i: number) => `198.51.${i >> 8}.${i & 255}`],
+  ] as const) {
+    const pairs = Array.from({ length: count }, (_, i) => ({
+      source: prefix(`10.${i >> 8}.${i & 255}.1`),
+      destination: prefix(destination(i)),
+    }));
+    const program = compileFilter({ in: pairs, all: false }, options)!;
+    expect(program.length).toBeLessThan(INSTRUCTIONS_MAX);
+    expect(run(program, v4(6, ''))).not.toBe(0);
+    expect(run(program, v4(50, ''))).toBe(0);
+  }
+});
+
+test('many peers of one address are an instruction each', () => {
+  const pairs = Array.from({ length: 900 }, (_, i) => ({
     source: prefix(`10.${i >> 8}.${i & 255}.1`),
     destination: prefix('198.51.100.7'),
   }));
-  const program = compileFilter({ out: [], in: pairs, all: false }, options)!;
+  const program = compileFilter({ in: pairs, all: false }, options)!;
   expect(program.length).toBeLessThan(INSTRUCTIONS_MAX);
-  expect(run(program, v4(6, ''))).not.toBe(0);
-  expect(run(program, v4(50, ''))).toBe(0);
+  expect(Math.max(...program.flatMap(({ jt, jf }) => [jt, jf]))).toBeLessThan(256);
+  for (const src of ['0a000001', '0a00ff01', '0a010001', '0a038301']) {
+    expect([src, run(program, v4(6, '', { src }))]).not.toEqual([src, 0]);
+  }
+  for (const src of ['0a000002', '0a038401', PEER4]) {
+    expect([src, run(program, v4(6, '', { src }))]).toEqual([src, 0]);
+  }
+});
+
+test('pairs with anything in common are told apart as by a list', () => {
+  const lengths = { 4: [0, 8, 16, 20, 32], 6: [0, 16, 32, 40, 64, 96, 127, 128] };
+  const octet = fc.constantFrom(0, 1, 2, 255);
+  const oneOf = (family: 4 | 6) =>
+    fc
+      .tuple(
+        fc.array(octet, { minLength: family === 4 ? 4 : 16, maxLength: family === 4 ? 4 : 16 }),
+        fc.constantFrom(...lengths[family]),
+      )
+      .map(([octets, len]) => maskPrefix({ family, bytes: Uint8Array.from(octets) }, len));
+  const pairOf = fc
+    .constantFrom(4 as const, 6 as const)
+    .chain((family) => fc.record({ source: oneOf(family), destination: oneOf(family) }));
+  fc.assert(
+    fc.property(fc.array(pairOf, { minLength: 1, maxLength: 40 }), pairOf, (pairs, probe) => {
+      const program = compileFilter({ in: pairs, all: false }, { linkHeaderLen: 0 })!;
+      const { source, destination } = probe;
+      const { family } = source.address;
+      const frame = new Uint8Array(60);
+      frame[0] = family === 4 ? 0x45 : 0x60;
+      frame[family === 4 ? 9 : 6] = 6;
+      frame.set(source.address.bytes, family === 4 ? 12 : 8);
+      frame.set(destination.address.bytes, family === 4 ? 16 : 24);
+      const isIn = pairs.some(
+        (pair) =>
+          prefixHas(pair.source, source.address) &&
+          prefixHas(pair.destination, destination.address),
+      );
+      expect(run(program, frame, 0, family) !== 0).toBe(isIn);
+    }),
+  );
 });
 
 test('nothing to redirect needs no program; without a port no UDP is excepted', () => {
-  expect(compileFilter({ out: [], in: [], all: false }, options)).toBeUndefined();
-  const program = compileFilter({ out: [], in: [], all: true }, { linkHeaderLen: 14 })!;
+  expect(compileFilter({ in: [], all: false }, options)).toBeUndefined();
+  const program = compileFilter({ in: [], all: true }, { linkHeaderLen: 14 })!;
   expect(run(program, v4(17, UDP_4500))).not.toBe(0);
   expect(run(program, v6(17, UDP_4500))).not.toBe(0);
   expect(run(program, v6(58, '88'))).toBe(0);
@@ -238,7 +296,6 @@ test('nothing to redirect needs no program; without a port no UDP is excepted', 
   expect(run(program, v6(44, '1100'))).not.toBe(0);
   expect(run(program, v6(58, '80'))).not.toBe(0);
   expect(run(program, v6(58, '8a'))).not.toBe(0);
-  expect(bytecode(program.slice(0, 2))).toBe('2,32 0 0 4294963248,21 1 0 0');
 });
 
 /** A datagram to a port, whose length field says how much data there is. */
@@ -255,7 +312,7 @@ describe.each([
   const esp = datagram(4500, '00001001000000010000');
   const ike = datagram(4500, '000000001122334455667788');
   const keepalive = datagram(4500, 'ff');
-  const nobody: Diversion = { out: [], in: [], all: false };
+  const nobody: InDiversions = { in: [], all: false };
   const cases: [string, Uint8Array, boolean][] = [
     ['ESP', v4(17, esp), true],
     ['ESP behind options', v4(17, esp, { options: '01010100' }), true],
@@ -281,5 +338,54 @@ describe.each([
       expect(run(compileFilter({ ...nobody, all: true }, own)!, frame)).not.toBe(0);
       expect(run(compileFilter(both, own)!, frame)).not.toBe(0);
     }
+  });
+});
+
+describe('ports of sockets that take clear packets', () => {
+  const udp: SocketPort = { protocol: 17, port: 4501 };
+  const tcp: SocketPort = { protocol: 6, port: 80 };
+  const nobody: InDiversions = { in: [], all: false };
+  const data = '00000000'.repeat(4);
+  const cases: [string, Uint8Array, boolean][] = [
+    ['UDP', v4(17, datagram(4501, data)), true],
+    ['UDP behind options', v4(17, datagram(4501, data), { options: '01010100' }), true],
+    ['UDP in IPv6', v6(17, datagram(4501, data)), true],
+    ['TCP', v4(6, datagram(80, data)), true],
+    ['TCP in IPv6', v6(6, datagram(80, data)), true],
+    ['the other protocol', v4(6, datagram(4501, data)), false],
+    ['the other protocol in IPv6', v6(17, datagram(80, data)), false],
+    ['another port', v4(17, datagram(4502, data)), false],
+    ['another port in IPv6', v6(6, datagram(81, data)), false],
+    ['a fragment of UDP', v4(17, datagram(1, data), { frag: '2000' }), true],
+    ['a later fragment of UDP in IPv6', v6(44, `1100000900000000${data}`), true],
+    ['a later fragment of TCP', v4(6, datagram(80, data), { frag: '0001' }), false],
+    ['a fragment of TCP in IPv6', v6(44, `0600000100000000${datagram(80, data)}`), false],
+    ['ESP', v4(50, datagram(80, data)), false],
+    ['neighbour discovery', v6(58, '87'), false],
+  ];
+
+  test.each(cases)('%s', (_what, frame, redirected) => {
+    for (const more of [{}, { encapPort: 4600 }, { sharedPorts: [4500] }]) {
+      const own = { linkHeaderLen: 14, socketPorts: [udp, tcp], ...more };
+      expect(run(compileFilter(nobody, own)!, frame) !== 0).toBe(redirected);
+      // Not too little of what is diverted anyway.
+      const usual = compileFilter(both, { linkHeaderLen: 14, ...more })!;
+      if (run(usual, frame) !== 0) expect(run(compileFilter(both, own)!, frame)).not.toBe(0);
+    }
+  });
+
+  test('one protocol alone, and hundreds of ports', () => {
+    const frame = v4(17, datagram(4501, data));
+    const filter = (socketPorts: readonly SocketPort[]) =>
+      compileFilter(nobody, { linkHeaderLen: 14, socketPorts });
+    expect(run(filter([udp])!, frame)).not.toBe(0);
+    expect(run(filter([tcp])!, frame)).toBe(0);
+    expect(filter([])).toBeUndefined();
+    const many = Array.from({ length: 200 }, (_, i) => ({ ...udp, port: i + 1 }));
+    expect(run(filter([...many, udp, tcp])!, frame)).not.toBe(0);
+    expect(run(filter([...many, tcp])!, frame)).toBe(0);
+    // Too many to look at each: then all.
+    const all = Array.from({ length: 2000 }, (_, i) => ({ ...udp, port: i + 10_000 }));
+    expect(run(filter(all)!, frame)).not.toBe(0);
   });
 });

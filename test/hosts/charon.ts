@@ -75,6 +75,10 @@ export class Charon {
     return Number(packets ?? 0);
   }
 
+  get pid(): number {
+    return this.#daemon.child.pid!;
+  }
+
   async stop(): Promise<void> {
     this.#daemon.child.kill('SIGTERM');
     await this.#daemon.end();

@@ -81,12 +81,16 @@ describe.skipIf(skipped)('testudo exec', () => {
 
     test('does the socket options of IKE daemons, or says that it cannot', async () => {
       expect(await ask('options')).toEqual({
-        bypass: [null, 0],
-        six: [null, 0],
-        entrust: [null, 0],
+        bypass: [null, null, 0],
+        six: [null, null, 0],
+        entrust: [null, null, 0],
         ipsec: 'EOPNOTSUPP',
+        // Each family has its own option.
+        other: 'EOPNOTSUPP',
         short: 'EINVAL',
         unix: 'ENOPROTOOPT',
+        // The caller's buffer has to name a direction.
+        got: 'EINVAL',
         // A host in user space has ports of its own, and no way to the packets of others.
         encap: 'EOPNOTSUPP',
         stream: 'ESOCKTNOSUPPORT',
@@ -147,6 +151,10 @@ describe.skipIf(skipped)('testudo exec', () => {
     await once(program.child, 'exit');
     program.child.stdin!.end();
     expect(await program.says()).toEqual({ again: true });
+  });
+
+  test('a crowd is served, however many ask at one moment', async () => {
+    expect(await host.ask(['crowd', '60'])).toEqual({ failed: 0 });
   });
 
   test('strangers who say nothing keep nobody out', async () => {

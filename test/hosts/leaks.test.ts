@@ -67,7 +67,7 @@ describe.skipIf(skipped)('nothing leaks', () => {
     const wire = await capture.stop();
     expect(wire.clear).toEqual([]);
     expect(occurrences(wire, MARKER)).toBe(0);
-    expect(wire.packets.length).toBeGreaterThan(1000);
+    expect(wire.packets.length).toBeGreaterThan(200);
     expect(await hostA.count('sent in the clear')).toBe(0);
     expect((await hostA.status()).drops).toEqual([]);
     expect((await hostB.status()).drops).toEqual([]);

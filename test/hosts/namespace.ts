@@ -44,6 +44,8 @@ export class Network {
       ip(`-n ${ns} link set lo up`);
     }
     this.addWire('w0', 1);
+    // The kernel may take a second to notice that the wire is plugged in.
+    this.run(this.a, 'for i in {1..50}; do ping -n -c 1 -W 0.1 2001:db8:1::2 && break; done');
   }
 
   addWire(wire: string, net: number): void {

@@ -49,10 +49,15 @@ let labs = 0;
 export class Lab {
   /** For sockets, files and captures; short, since a Unix socket's path may be 107 octets long. */
   readonly dir = mkdtempSync(join(tmpdir(), 'testudo-lab-'));
-  readonly #name = `testudo-${process.pid}-${labs++}`;
+  readonly #name: string;
   readonly #spaces: string[] = [];
   readonly #children: ChildProcess[] = [];
   #captures = 0;
+
+  /** The names of its namespaces begin with `prefix`. */
+  constructor(prefix = 'testudo') {
+    this.#name = `${prefix}-${process.pid}-${labs++}`;
+  }
 
   /** Makes a namespace with its loopback device up, and returns its name. */
   space(name: string): string {
@@ -63,13 +68,17 @@ export class Lab {
     return full;
   }
 
-  /** Joins two namespaces by a pair of devices, and gives them addresses such as `10.9.0.1/24`. */
+  /**
+   * Joins two namespaces by a pair of devices, and gives them addresses such as `10.9.0.1/24`. As on
+   * a real wire there are no packets in it that are still to be cut into segments.
+   */
   wire(a: End, b: End): void {
     const peer = ['peer', 'name', b.device, 'netns', b.space];
     execFileSync('ip', ['-n', a.space, 'link', 'add', a.device, 'type', 'veth', ...peer]);
     for (const { space, device, addresses } of [a, b]) {
       // Link-local addresses work at once: routers look for neighbours with them.
-      this.sh(space, `sysctl -qw net.ipv6.conf.${device}.accept_dad=0; ip link set ${device} up`);
+      this.sh(space, `sysctl -qw net.ipv6.conf.${device}.accept_dad=0`);
+      this.sh(space, `ip link set ${device} gso_max_segs 1 up`);
       for (const address of addresses) {
         const nodad = address.includes(':') ? ' nodad' : '';
         this.sh(space, `ip addr add ${address} dev ${device}${nodad}`);

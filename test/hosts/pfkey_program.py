@@ -290,9 +290,12 @@ def flush(count):
     say(answered=sum(bool(ask(s, message(FLUSH, i))) for i in range(int(count))))
 
 
-def policy(kind):
+def policy(kind, direction=2):
+    # ESP in transport mode, required.
+    request = struct.pack("=HHBBHII", 16, 50, 1, 2, 0, 0, 0) if kind == 2 else b""
     # OpenIKED says 12 where the type of the extension should be.
-    return struct.pack("=HHHBBII", 2, 12, kind, 1, 0, 0, 0)
+    head = struct.pack("=HHHBBII", 2 + len(request) // 8, 12, kind, direction, 0, 0, 0)
+    return head + request
 
 
 def options():
@@ -300,18 +303,24 @@ def options():
     udp6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     bound = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     bound.bind(("127.0.0.1", 0))
-    four = lambda s, kind: attempt(lambda: s.setsockopt(socket.IPPROTO_IP, IP_IPSEC_POLICY, policy(kind)))
+    option = (socket.IPPROTO_IP, IP_IPSEC_POLICY)
+    option6 = (socket.IPPROTO_IPV6, IPV6_IPSEC_POLICY)
     mark = lambda s: s.getsockopt(socket.SOL_SOCKET, SO_MARK)
+
+    def both(s, option, kind):
+        """In both directions, as IKE daemons do."""
+        results = [attempt(lambda: s.setsockopt(*option, policy(kind, one))) for one in (1, 2)]
+        return results + [mark(s)]
+
     say(
-        bypass=[four(udp, 4), mark(udp)],
-        six=[
-            attempt(lambda: udp6.setsockopt(socket.IPPROTO_IPV6, IPV6_IPSEC_POLICY, policy(4))),
-            mark(udp6),
-        ],
-        entrust=[four(udp, 3), mark(udp)],
-        ipsec=four(udp, 2),
-        short=attempt(lambda: udp.setsockopt(socket.IPPROTO_IP, IP_IPSEC_POLICY, b"\2\0\0\0")),
-        unix=four(socket.socketpair()[0], 4),
+        bypass=both(udp, option, 4),
+        six=both(udp6, option6, 4),
+        entrust=both(udp, option, 3),
+        ipsec=attempt(lambda: udp.setsockopt(*option, policy(2))),
+        other=attempt(lambda: udp.setsockopt(*option6, policy(4))),
+        short=attempt(lambda: udp.setsockopt(*option, b"\2\0\0\0")),
+        unix=attempt(lambda: socket.socketpair()[0].setsockopt(*option, policy(4))),
+        got=attempt(lambda: udp6.getsockopt(*option6, 16).hex()),
         encap=attempt(lambda: bound.setsockopt(socket.IPPROTO_UDP, UDP_ENCAP, struct.pack("=i", 2))),
         stream=attempt(lambda: socket.socket(PF_KEY, socket.SOCK_STREAM, PF_KEY_V2)),
         protocol=attempt(lambda: socket.socket(PF_KEY, socket.SOCK_RAW, 3)),
@@ -332,6 +341,23 @@ def encapsulate(port, order):
     while data != b"\0\0\0\0end":
         data = udp.recv(65536)
         say(got=data.hex())
+
+
+def crowd(count):
+    """Many processes that all ask for something at one moment."""
+    start_read, start_write = os.pipe()
+    children = []
+    for _ in range(int(count)):
+        child = os.fork()
+        if child == 0:
+            os.close(start_write)
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            os.read(start_read, 1)
+            result = attempt(lambda: s.setsockopt(socket.IPPROTO_IP, IP_IPSEC_POLICY, policy(4)))
+            os._exit(0 if result is None else 1)
+        children.append(child)
+    os.close(start_write)
+    say(failed=sum(os.waitpid(child, 0)[1] != 0 for child in children))
 
 
 def background():

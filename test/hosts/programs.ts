@@ -45,6 +45,16 @@ export async function serve(lab: Lab, space: string, ...args: readonly string[])
   return { child, lines };
 }
 
+/** Waits until it has printed an object more, and returns that; rejects if it ends before. */
+export async function nextLine({ child, lines }: Served): Promise<Record<string, unknown>> {
+  const count = lines.length;
+  while (lines.length === count) {
+    if (child.exitCode !== null) throw new Error('it has ended without a word');
+    await Promise.race([once(child.stdout!, 'data'), once(child, 'close')]);
+  }
+  return lines[count]!;
+}
+
 export async function stop({ child }: Served): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
   const ended = once(child, 'close');

@@ -5,10 +5,9 @@
  * namespace of its own.
  */
 import { createInterface } from 'node:readline';
-import { address, prefix } from '../../src/base/address.ts';
+import { prefix } from '../../src/base/address.ts';
 import { type Attachment, attach, cleanUp } from '../../src/drivers/linux/attachment.ts';
-import type { Diversion } from '../../src/drivers/linux/diversion.ts';
-import { watchNetwork } from '../../src/drivers/linux/network-watch.ts';
+import { DiversionTable } from '../../src/drivers/linux/diversion.ts';
 import { fromHex, toHex } from '../../src/wire/bytes.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import * as ipv6 from '../../src/wire/ipv6.ts';
@@ -44,7 +43,14 @@ host.wire.receive(
   }),
 );
 host.inspect.receive(each((packet) => inspected.push(describe(packet))));
-if (options.watch === true) watchNetwork(() => host.refresh());
+host.follow({
+  changed: () => undefined,
+  failed: (error) => {
+    throw error;
+  },
+});
+const table = new DiversionTable();
+let diverted: Command = { do: 'divert' };
 say({ ready: true });
 
 createInterface({ input: process.stdin }).on('line', (line) => {
@@ -58,7 +64,7 @@ createInterface({ input: process.stdin }).on('line', (line) => {
 function obey(command: Command): unknown {
   switch (command.do) {
     case 'divert':
-      return host.setDiversion(diversionOf(command));
+      return divert(command);
     case 'refresh':
       return host.refresh();
     case 'inspected':
@@ -76,18 +82,25 @@ function obey(command: Command): unknown {
   }
 }
 
-function diversionOf(command: Command): Diversion {
-  return {
-    out: (command.out ?? []).map(({ destination, source }) => ({
-      destination: prefix(destination),
-      ...(source === undefined ? {} : { source: address(source) }),
-    })),
-    in: (command.in ?? []).map((pair) => ({
-      source: prefix(pair.source),
-      destination: prefix(pair.destination),
-    })),
-    all: command.all === true,
-  };
+/** The new ones first, so that what both divert never is not. */
+function divert(command: Command): void {
+  for (const { destination, source } of command.out ?? []) {
+    table.addOut(prefix(destination), prefix(source ?? everything(destination)));
+  }
+  for (const pair of command.in ?? []) table.addIn(prefix(pair.source), prefix(pair.destination));
+  for (const { destination, source } of diverted.out ?? []) {
+    table.removeOut(prefix(destination), prefix(source ?? everything(destination)));
+  }
+  for (const pair of diverted.in ?? []) {
+    table.removeIn(prefix(pair.source), prefix(pair.destination));
+  }
+  table.all = command.all === true;
+  diverted = command;
+  host.divert(table);
+}
+
+function everything(like: string): string {
+  return like.includes(':') ? '::/0' : '0.0.0.0/0';
 }
 
 function each(take: (packet: Packet) => void): PacketSink {

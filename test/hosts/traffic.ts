@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { connect, createServer } from 'node:net';
+import { streamSink, streamSource } from './stream.ts';
 
 /**
  * Programs that know nothing of IPsec: they send numbered blocks, each with a text that is looked
@@ -12,6 +13,7 @@ import { connect, createServer } from 'node:net';
  *     node traffic.js udp-flood ADDRESS PORT SIZE      until it is killed
  *     node traffic.js udp-listen PORT                  a JSON object per datagram
  *     node traffic.js udp-relay ADDRESS PORT FROM-PORT TO-ADDRESS TO-PORT
+ *     node traffic.js stream-sink PORT | stream-source ADDRESS PORT RATE SIZE
  */
 export const MARKER = 'TESTUDO-CLEARTXT';
 const BLOCK_LEN = 64;
@@ -27,6 +29,8 @@ const roles: Readonly<Record<string, (...args: string[]) => void>> = {
   'udp-flood': udpFlood,
   'udp-listen': udpListen,
   'udp-relay': udpRelay,
+  'stream-source': streamSource,
+  'stream-sink': streamSink,
 };
 roles[role]?.(...args);
 

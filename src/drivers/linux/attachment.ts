@@ -1,16 +1,19 @@
-import type { Family } from '../../base/address.ts';
+import { type Address, address } from '../../base/address.ts';
 import type { PacketSink } from '../../wire/packet.ts';
 import type { Link } from '../link.ts';
 import { checkDeviceName } from './device.ts';
-import { type Diversion, NO_DIVERSION } from './diversion.ts';
+import type { DiversionTable } from './diversion.ts';
+import { Diverter, type DiverterEvents } from './diverter.ts';
+import { undoLeftovers } from './leftovers.ts';
+import { libc } from './libc.ts';
+import { addHostAddress } from './netlink-link.ts';
 import { families, setReversePathFilter } from './network.ts';
+import type { OffloadWish } from './offload.ts';
 import { openErrors, openRaw, type RawLink } from './raw.ts';
-import { applyRoutes, flushRoutes, type RouteContext } from './routes.ts';
-import { addRule, removeRule } from './rule.ts';
-import { run } from './tools.ts';
+import type { SocketPort } from './redirect-filter.ts';
+import { removeSocketRules } from './socket-device.ts';
 import { openTun, type TunLink } from './tun.ts';
 import { openUdpEncap, type UdpEncap } from './udp.ts';
-import { Wires } from './wires.ts';
 
 export interface AttachOptions {
   /**
@@ -31,12 +34,14 @@ export interface AttachOptions {
    * MTU of the TUN device; `auto`: the smallest of the wires less `OVERHEAD_AUTO`, at least 1280.
    */
   readonly mtu: number | 'auto';
-  /** The devices to guard; `auto`: all that are up. */
+  /** The devices to guard; `auto`: all, also those that are down and those that come later. */
   readonly wires: readonly string[] | 'auto';
   /** UDP port of ESP in UDP; none if not given. */
   readonly encapPort?: number;
   /** Whether ESP and AH are received as IP protocols 50 and 51. */
   readonly rawIp: boolean;
+  /** Whether large packets are exchanged with the kernel. Default `auto`. */
+  readonly offload?: OffloadWish;
   /** What must be undone is written here (mode 0600), for a process that comes after a crash. */
   readonly stateFile: string;
 }
@@ -59,17 +64,29 @@ export interface Attachment {
   /** The smallest MTU of the guarded devices, in octets. */
   readonly wireMtu: number;
   /**
-   * From now on these packets are diverted. Throws an Error; then what both the old and the new one
-   * divert still is.
+   * From now on these packets are diverted. The work is that of what has changed in the table since
+   * the last call; without a change, what has failed is tried again. Throws an Error; then what
+   * both the old and the new table divert still is.
    */
-  setDiversion(diversion: Diversion): void;
+  divert(table: DiversionTable): void;
   /**
-   * UDP ports of programs whose ESP is redirected to `inspect`. Works with the next diversion if
-   * there is none yet. Throws as `setDiversion`.
+   * UDP ports of programs whose ESP is redirected to `inspect`. Works with the next `divert` if
+   * there was none yet. Throws an Error; then it is as before.
    */
   sharePorts(ports: readonly number[]): void;
+  /**
+   * Where sockets that are bound to a device of their own take clear packets: these go to
+   * `inspect`. Throws an Error; then it is as before.
+   */
+  divertPorts(ports: readonly SocketPort[]): void;
   setMtu(mtu: number): void;
-  /** Call when devices, addresses or routes of the host may have changed. */
+  /** For people: how packets are exchanged with the kernel, a line for each way. */
+  describeIo(): readonly string[];
+  /** Addresses of this host, on all devices that are up. */
+  addresses(): readonly Address[];
+  /** The network is followed without being asked to; these are told what came of it. */
+  follow(events: DiverterEvents): void;
+  /** Looks at everything anew, after a failure. Throws an Error. */
   refresh(): void;
   /** Detaches and undoes all changes; from then on packets go in the clear. */
   close(): void;
@@ -90,13 +107,13 @@ export const TABLE_DEFAULT = 7557;
 export const RULE_PREF_DEFAULT = 100;
 export const TUN_DEFAULT = 'testudo0';
 /** For a node that must have some IPv4 address and has none (RFC 7600 §4.8). */
-const TUN_ADDRESS = '192.0.0.8';
+const TUN_ADDRESS = address('192.0.0.8');
 
 /**
- * Attaches an engine to this network namespace. Nothing is diverted before `setDiversion`; what a
- * crashed process has left stays in force until then. Needs CAP_NET_ADMIN and CAP_NET_RAW,
- * iproute2, and a kernel with TUN, cls_bpf and act_mirred. Throws an Error that says what is
- * missing, with everything undone.
+ * Attaches an engine to this network namespace. Nothing is diverted before `divert`; what a crashed
+ * process has left stays in force until then. Needs CAP_NET_ADMIN and CAP_NET_RAW, and a kernel
+ * with TUN, cls_bpf and act_mirred. Throws an Error that says what is missing, with everything
+ * undone.
  *
  * The order matters: a socket for ESP must exist before anything is diverted, since otherwise the
  * kernel answers ESP by "protocol unreachable", and that answer would be diverted, protected and
@@ -134,11 +151,11 @@ export interface CleanUpOptions {
  */
 export function cleanUp(options: CleanUpOptions): void {
   const { table = TABLE_DEFAULT, rulePref = RULE_PREF_DEFAULT, stateFile } = options;
-  const wires = new Wires({ wires: [], filterPref: rulePref, stateFile });
+  const all = families();
+  const c = libc('cleaning up');
   runAll([
-    ...families().map((family) => () => removeRule(family, { table, pref: rulePref })),
-    () => wires.restore(),
-    ...families().map((family) => () => flushRoutes(table, family)),
+    () => removeSocketRules(c, { ...socketDevicePlace({ table, rulePref }), families: all }),
+    ...undoLeftovers(c, { table, rulePref, stateFile, families: all }),
   ]);
 }
 
@@ -146,31 +163,34 @@ function inspectName(tunName: string): string {
   return `${tunName}i`;
 }
 
+/** Where the device for sockets is: beside the other two, with a table and a rule of its own. */
+export function socketDevicePlace({
+  tunName = TUN_DEFAULT,
+  table = TABLE_DEFAULT,
+  rulePref = RULE_PREF_DEFAULT,
+}: Pick<AttachOptions, 'tunName' | 'table' | 'rulePref'>) {
+  return { name: `${tunName}s`, table: table + 1, pref: rulePref - 1 };
+}
+
 class Attached implements Attachment {
   readonly #options: AttachOptions;
-  readonly #routes: RouteContext;
-  readonly #rulePref: number;
-  readonly #wires: Wires;
+  readonly #tun: string;
+  #diverter: Diverter | undefined;
   #raw: RawLink | undefined;
   #udp: UdpEncap | undefined;
   #errors: RawLink | undefined;
   #local: TunLink | undefined;
   #inspect: TunLink | undefined;
   #wire: RefusingLink | undefined;
-  #diversion: Diversion = NO_DIVERSION;
-  #diverting = false;
-  readonly #addedRules: Family[] = [];
+  #events: DiverterEvents | undefined;
   #mtu: number | 'auto';
+  #mtuNow = 0;
   #closed = false;
 
   constructor(options: AttachOptions, tunName: string) {
-    const { table = TABLE_DEFAULT, rulePref = RULE_PREF_DEFAULT, mark, encapPort } = options;
     this.#options = options;
     this.#mtu = options.mtu;
-    this.#rulePref = rulePref;
-    this.#routes = { table, tun: tunName, mark, families: families() };
-    const { wires, stateFile } = options;
-    this.#wires = new Wires({ wires, stateFile, encapPort, filterPref: rulePref });
+    this.#tun = tunName;
   }
 
   get local(): Link {
@@ -189,72 +209,82 @@ class Attached implements Attachment {
     return this.#errors!;
   }
 
+  describeIo(): readonly string[] {
+    const { name } = this.#local!;
+    const encap = this.#udp === undefined ? [] : [`ESP in UDP: ${this.#udp.describe()}`];
+    return [`${name}: ${this.#local!.describe()}`, ...encap];
+  }
+
   get wireMtu(): number {
-    return this.#wires.mtu ?? 1500;
+    return this.#diverter?.mtu ?? 1500;
   }
 
   open(): void {
-    const { mark, rawIp, encapPort } = this.#options;
-    const { tun, families: all, table } = this.#routes;
-    this.#wires.find();
+    const { mark, rawIp, encapPort, wires, stateFile, offload = 'auto' } = this.#options;
+    const { table = TABLE_DEFAULT, rulePref = RULE_PREF_DEFAULT } = this.#options;
+    const tun = this.#tun;
+    const all = families();
+    const otherTables = [socketDevicePlace(this.#options).table];
+    const places = { table, otherTables, rulePref, mark, families: all };
+    const diverter = new Diverter(libc('TUN'), { ...places, wires, stateFile, encapPort });
+    this.#diverter = diverter;
+    diverter.follow({
+      changed: () => this.#networkChanged(),
+      failed: (error) => this.#events?.failed(error),
+    });
+    diverter.open();
     // Also when nothing is read from them: without a socket the kernel would answer what arrives.
     this.#raw = openRaw({ mark, families: all, protocols: [50, 51] });
     this.#errors = openErrors({ mark, families: all });
-    if (encapPort !== undefined) this.#udp = openUdpEncap({ port: encapPort, mark, families: all });
+    if (encapPort !== undefined)
+      this.#udp = openUdpEncap({ port: encapPort, mark, families: all, offload });
     this.#wire = mergeWire(this.#raw, this.#udp, rawIp);
-    this.#local = openTun({ name: tun, mtu: this.#currentMtu() });
+    this.#mtuNow = this.#currentMtu();
+    this.#local = openTun({ name: tun, mtu: this.#mtuNow, offload });
     // Opened packets have sources that are routed elsewhere than to this device, if only one
     // direction is protected.
     setReversePathFilter(tun, '2');
     // To a device without an address, Linux applies the strict filter whatever is set. The scope
     // keeps it from being a source of packets.
-    run('ip', ['-4', 'address', 'add', `${TUN_ADDRESS}/32`, 'dev', tun, 'scope', 'host']);
-    this.#inspect = openTun({ name: inspectName(tun), mtu: MTU_MAX });
-    for (const family of all) {
-      if (addRule(family, { table, pref: this.#rulePref, mark })) this.#addedRules.push(family);
-    }
+    diverter.netlink.run(addHostAddress(diverter.index(tun), TUN_ADDRESS, 32));
+    this.#inspect = openTun({ name: inspectName(tun), mtu: MTU_MAX, offload });
+    diverter.start(tun, inspectName(tun));
   }
 
-  setDiversion(diversion: Diversion): void {
-    this.#diversion = diversion;
-    this.#diverting = true;
-    applyRoutes(diversion, this.#routes);
-    this.#wires.setFilters(diversion, inspectName(this.#routes.tun));
+  addresses(): readonly Address[] {
+    return this.#diverter?.addresses ?? [];
+  }
+
+  divert(table: DiversionTable): void {
+    this.#diverter?.divert(table);
   }
 
   sharePorts(ports: readonly number[]): void {
-    const before = this.#wires.sharedPorts;
-    this.#wires.sharedPorts = ports;
-    if (!this.#diverting) return;
-    try {
-      this.#wires.setFilters(this.#diversion, inspectName(this.#routes.tun));
-    } catch (error) {
-      this.#wires.sharedPorts = before;
-      throw error;
-    }
+    this.#diverter?.sharePorts(ports);
+  }
+
+  divertPorts(ports: readonly SocketPort[]): void {
+    this.#diverter?.divertPorts(ports);
   }
 
   setMtu(mtu: number): void {
     this.#mtu = mtu;
-    this.#local?.setMtu(mtu);
+    this.#followMtu();
+  }
+
+  follow(events: DiverterEvents): void {
+    this.#events = events;
   }
 
   refresh(): void {
-    this.#wires.find();
-    if (this.#mtu === 'auto') this.#local?.setMtu(this.#currentMtu());
-    if (this.#diverting) this.setDiversion(this.#diversion);
+    this.#diverter?.refresh();
+    this.#followMtu();
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    const { families: all, table } = this.#routes;
-    runAll([
-      ...all.map((family) => () => removeRule(family, { table, pref: this.#rulePref })),
-      () => this.#wires.restore(),
-      ...all.map((family) => () => flushRoutes(table, family)),
-      () => this.#closeDevices(),
-    ]);
+    runAll([...(this.#diverter?.restore() ?? []), () => this.#closeDevices()]);
   }
 
   /**
@@ -263,14 +293,20 @@ class Attached implements Attachment {
    */
   abandon(): void {
     this.#closed = true;
-    const { table } = this.#routes;
-    runAll([
-      ...this.#addedRules.map(
-        (family) => () => removeRule(family, { table, pref: this.#rulePref }),
-      ),
-      () => this.#wires.tookOver || this.#wires.unfind(),
-      () => this.#closeDevices(),
-    ]);
+    runAll([...(this.#diverter?.abandon() ?? []), () => this.#closeDevices()]);
+  }
+
+  #networkChanged(): void {
+    if (this.#closed) return;
+    this.#followMtu();
+    this.#events?.changed();
+  }
+
+  #followMtu(): void {
+    const mtu = this.#currentMtu();
+    if (mtu === this.#mtuNow) return;
+    this.#local?.setMtu(mtu);
+    this.#mtuNow = mtu;
   }
 
   #closeDevices(): void {
@@ -279,6 +315,7 @@ class Attached implements Attachment {
     this.#udp?.close();
     this.#errors?.close();
     this.#raw?.close();
+    this.#diverter?.close();
   }
 
   #currentMtu(): number {
@@ -289,13 +326,14 @@ class Attached implements Attachment {
 }
 
 function mergeWire(raw: RawLink, udp: UdpEncap | undefined, rawIp: boolean): RefusingLink {
+  const sendRaw: PacketSink = (packets, count) => raw.send(packets, count);
   return {
     name: 'wire',
     receive(handler: PacketSink): void {
       if (rawIp) raw.receive(handler);
       udp?.receive(handler);
     },
-    send: (packets, count) => raw.send(packets, count),
+    send: udp === undefined ? sendRaw : udp.sendBy(sendRaw),
     get refused() {
       return raw.refused + (udp?.refused ?? 0);
     },

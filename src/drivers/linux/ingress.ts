@@ -1,67 +1,53 @@
-import { bytecode, type Instruction } from './redirect-filter.ts';
-import { type JsonObject, list, run, runBatch, textOf, tryRun } from './tools.ts';
+import { ENODEV, type Netlink, NetlinkError } from './netlink.ts';
+import {
+  decodeFilter,
+  decodeQdisc,
+  deleteFilter,
+  deleteIngress,
+  type Filter,
+  listFilters,
+  listQdiscs,
+} from './netlink-filter.ts';
 
 /**
  * Our filter at the ingress of a wire. There is one for each wire, found again by its preference
  * and kind, so it can be removed after a crash.
  */
 
-export function ensureIngress(wire: string): void {
-  if (!hasIngress(wire)) run('tc', ['qdisc', 'add', 'dev', wire, 'ingress']);
-}
-
-/** Whether the wire has a queueing discipline that filters incoming packets, whoever made it. */
-export function hasIngress(wire: string): boolean {
-  return list('tc', ['qdisc', 'show', 'dev', wire]).some((qdisc) => {
-    const kind = textOf(qdisc, 'kind');
-    return kind === 'ingress' || kind === 'clsact';
-  });
-}
-
-/**
- * Redirects what the program says to `device`, from now on; replaces the program that was there in
- * one step.
- */
-export function setFilter(
-  wire: string,
-  pref: number,
-  program: readonly Instruction[],
-  device: string,
-): void {
-  const line =
-    `filter replace dev ${wire} ingress protocol all pref ${pref} handle 1 ` +
-    `bpf bytecode "${bytecode(program)}" action mirred egress redirect dev ${device}`;
-  // Through standard input, since a program is longer than some systems allow an argument to be.
-  runBatch('tc', [], [line]);
+/** The devices with a queueing discipline that filters incoming packets, whoever made it. */
+export function ingressDevices(netlink: Netlink): Set<number> {
+  const all = netlink.dump(listQdiscs(), decodeQdisc);
+  const filtering = all.filter(({ kind }) => kind === 'ingress' || kind === 'clsact');
+  return new Set(filtering.map(({ device }) => device));
 }
 
 /**
  * Removes our filter, if it is there. Another program's filter of the same preference is left
  * alone.
  */
-export function removeFilter(wire: string, pref: number): void {
-  const ours = filters(wire).some((filter) => filter.pref === pref && isOurs(filter));
-  if (ours) run('tc', ['filter', 'del', 'dev', wire, 'ingress', 'pref', String(pref)]);
+export function removeFilter(netlink: Netlink, device: number, pref: number): void {
+  const isOurs = (filter: Filter) => filter.pref === pref && filter.isClassicBpf;
+  if (!filters(netlink, device).some(isOurs)) return;
+  const error = netlink.execute([deleteFilter(device, pref)]).get(0);
+  // A device can vanish at any time; what fails because of that is no failure.
+  if (error && error.errno !== ENODEV) throw error;
 }
 
 /**
  * Removes the ingress queueing discipline that we made, unless others have put filters there since.
  */
-export function removeIngress(wire: string): void {
-  if (filters(wire).length === 0) tryRun('tc', ['qdisc', 'del', 'dev', wire, 'ingress']);
+export function removeIngress(netlink: Netlink, device: number): void {
+  if (filters(netlink, device).length > 0) return;
+  // It fails when somebody has removed it already, which is as good.
+  netlink.execute([deleteIngress(device)]);
 }
 
-/** A classic program: others that use BPF here load the other kind, which has no listing. */
-function isOurs(filter: JsonObject): boolean {
-  const { kind, options } = filter;
-  return kind === 'bpf' && typeof options === 'object' && options !== null && 'bytecode' in options;
-}
-
-function filters(wire: string): readonly JsonObject[] {
+function filters(netlink: Netlink, device: number): readonly Filter[] {
   try {
-    return list('tc', ['filter', 'show', 'dev', wire, 'ingress']);
-  } catch {
-    // The wire is gone, and its filters with it.
-    return [];
+    return netlink.dump(listFilters(device), decodeFilter);
+  } catch (error) {
+    // Without a discipline there are none, and without the device neither.
+    if (error instanceof NetlinkError && error.errno !== 0) return [];
+    throw error;
   }
 }

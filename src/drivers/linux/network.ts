@@ -1,9 +1,17 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import type { Address, Family, Prefix } from '../../base/address.ts';
-import { formatAddress, parseAddress } from '../../base/address.ts';
-import { type JsonObject, list, textOf } from './tools.ts';
-
-/** What this namespace's network looks like now. */
+import { type Address, type Family, formatAddress } from '../../base/address.ts';
+import type { Netlink } from './netlink.ts';
+import {
+  type Device,
+  type DeviceAddress,
+  decodeAddress,
+  decodeDevice,
+  listAddresses,
+  listDevices,
+  RTM_DELADDR,
+  RTM_DELLINK,
+} from './netlink-link.ts';
+import type { NetlinkMessage } from './netlink-message.ts';
 
 /** The address families that this kernel has. */
 export function families(): Family[] {
@@ -22,81 +30,114 @@ export interface Wire {
   readonly linkHeaderLen: number;
 }
 
-/**
- * The devices that packets can leave by, up or down: those named, or (`auto`) all but the loopback
- * and TUN devices, ours or of other programs. A named device that does not exist now is left out,
- * and found by a later call.
- */
-export function findWires(which: readonly string[] | 'auto'): Wire[] {
-  const wires: Wire[] = [];
-  for (const link of list('ip', ['-details', 'link', 'show'])) {
-    const name = textOf(link, 'ifname');
-    if (name === undefined) continue;
-    if (which === 'auto' ? isWire(link) : which.includes(name)) wires.push(wireOf(name, link));
+/** What this namespace's network looks like: read once, and kept up with the kernel's notices. */
+export class Network {
+  readonly #devices = new Map<number, Device>();
+  readonly #addresses = new Map<string, DeviceAddress>();
+  #all: readonly Address[] | undefined;
+  #locals: Readonly<Record<Family, readonly Address[]>> | undefined;
+
+  /** Reads everything anew. Throws an Error. */
+  read(netlink: Netlink): void {
+    const devices = netlink.dump(listDevices(), decodeDevice);
+    const addresses = netlink.dump(listAddresses(), decodeAddress);
+    this.#devices.clear();
+    this.#addresses.clear();
+    for (const device of devices) this.#devices.set(device.index, device);
+    for (const address of addresses) this.#addresses.set(keyOf(address), address);
+    this.#forget();
   }
-  return wires;
-}
 
-function isWire(link: JsonObject): boolean {
-  const info = (link.linkinfo ?? {}) as JsonObject;
-  // A device under a bridge or bond passes its packets on before IP sees them: the upper device is
-  // the wire.
-  const below = LOWER_KINDS.has(textOf(info, 'info_slave_kind') ?? '');
-  return !hasFlag(link, 'LOOPBACK') && !below && textOf(info, 'info_kind') !== 'tun';
-}
-
-function hasFlag(link: JsonObject, flag: string): boolean {
-  return Array.isArray(link.flags) && link.flags.includes(flag);
-}
-
-const LOWER_KINDS = new Set(['bridge', 'bond', 'team', 'openvswitch']);
-
-function wireOf(name: string, link: JsonObject): Wire {
-  return {
-    name,
-    index: Number(link.ifindex),
-    up: hasFlag(link, 'UP'),
-    mtu: Number(link.mtu),
-    linkHeaderLen: link.link_type === 'ether' ? 14 : 0,
-  };
-}
-
-/** The addresses of this host, in canonical text. */
-export function localAddresses(): Set<string> {
-  const found = new Set<string>();
-  for (const link of list('ip', ['address', 'show'])) {
-    const entries: unknown = link.addr_info;
-    for (const entry of Array.isArray(entries) ? (entries as JsonObject[]) : []) {
-      const parsed = parseAddress(textOf(entry, 'local') ?? '');
-      if (parsed) found.add(formatAddress(parsed));
+  /**
+   * Takes a notice in. Returns what of the network has changed by it, or undefined for a notice
+   * about something else. Throws an Error for a malformed one.
+   */
+  note(message: NetlinkMessage): 'device' | 'address' | undefined {
+    const device = decodeDevice(message);
+    if (device) {
+      if (message.type === RTM_DELLINK) this.#devices.delete(device.index);
+      else this.#devices.set(device.index, device);
+      this.#forget();
+      return 'device';
     }
+    const address = decodeAddress(message);
+    if (!address) return undefined;
+    if (message.type === RTM_DELADDR) this.#addresses.delete(keyOf(address));
+    else this.#addresses.set(keyOf(address), address);
+    this.#forget();
+    return 'address';
   }
-  return found;
-}
 
-/**
- * The address that the host would use to speak to a prefix without us, or undefined without a
- * route.
- */
-export function usualSource(to: Prefix, mark: number): string | undefined {
-  // For "everything" ask about an address that only a default route can lead to (RFC 5737, RFC
-  // 3849).
-  const probe = to.length > 0 ? formatAddress(to.address) : PROBE[to.address.family];
-  try {
-    const [route] = list('ip', ['route', 'get', probe, 'mark', String(mark)]);
-    if (!route || textOf(route, 'type') === 'local') return undefined;
-    return textOf(route, 'prefsrc');
-  } catch {
+  /**
+   * The devices that packets can leave by, up or down: those named, or (`auto`) all but the
+   * loopback and TUN devices, ours or of other programs. A named device that does not exist now is
+   * left out.
+   */
+  wires(which: readonly string[] | 'auto'): Wire[] {
+    return [...this.#devices.values()]
+      .filter((device) => (which === 'auto' ? isWire(device) : which.includes(device.name)))
+      .map(wireOf);
+  }
+
+  device(name: string): Device | undefined {
+    for (const device of this.#devices.values()) if (device.name === name) return device;
     return undefined;
   }
+
+  /** Also false without the device. */
+  isUp(index: number): boolean {
+    return this.#devices.get(index)?.isUp === true;
+  }
+
+  /** All addresses of devices that are up. */
+  addresses(): readonly Address[] {
+    this.#all ??= [...this.#addresses.values()]
+      .filter(({ device }) => this.isUp(device))
+      .map(({ address }) => address);
+    return this.#all;
+  }
+
+  /** This host's addresses that packets can have as their source; those of one link at the end. */
+  locals(family: Family): readonly Address[] {
+    this.#locals ??= { 4: this.#findLocals(4), 6: this.#findLocals(6) };
+    return this.#locals[family];
+  }
+
+  #forget(): void {
+    this.#all = undefined;
+    this.#locals = undefined;
+  }
+
+  #findLocals(family: Family): Address[] {
+    const usable = [...this.#addresses.values()].filter(
+      (one) =>
+        one.address.family === family &&
+        one.isUsable &&
+        one.scope !== 'host' &&
+        this.isUp(one.device),
+    );
+    usable.sort((a, b) => Number(a.scope === 'link') - Number(b.scope === 'link'));
+    return usable.map(({ address }) => address);
+  }
 }
 
-const PROBE: Readonly<Record<Family, string>> = { 4: '192.0.2.1', 6: '2001:db8::1' };
+/** The same address with another length, or on another device, is another entry of the kernel. */
+function keyOf({ address, device, prefixLength }: DeviceAddress): string {
+  return `${formatAddress(address)}/${prefixLength} ${device}`;
+}
 
-/** The local address in canonical text if it is one of this host's. */
-export function ifLocal(one: Address, local: ReadonlySet<string>): string | undefined {
-  const text = formatAddress(one);
-  return local.has(text) ? text : undefined;
+/**
+ * A device under a bridge or bond passes its packets on before IP sees them: the upper device is
+ * the wire.
+ */
+const UPPER_KINDS = new Set(['bridge', 'bond', 'team', 'openvswitch']);
+
+function isWire({ isLoopback, kind, upperKind = '' }: Device): boolean {
+  return !isLoopback && kind !== 'tun' && !UPPER_KINDS.has(upperKind);
+}
+
+function wireOf({ name, index, isUp, mtu, isEthernet }: Device): Wire {
+  return { name, index, up: isUp, mtu, linkHeaderLen: isEthernet ? 14 : 0 };
 }
 
 /**

@@ -1,28 +1,31 @@
-import type { Family, Prefix } from '../../base/address.ts';
-import * as bytes from '../../wire/bytes.ts';
+import type { Family } from '../../base/address.ts';
 import * as icmp from '../../wire/icmp.ts';
 import * as ipv4 from '../../wire/ipv4.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import { PROTO } from '../../wire/protocol.ts';
 import { HEADER_LEN as UDP_HEADER_LEN } from '../../wire/udp.ts';
-import type { Diversion, InDiversion } from './diversion.ts';
-
-/**
- * The classifier of clear packets, as a classic BPF program (<linux/filter.h>) for tc's `bpf
- * bytecode`: one program a wire, which the kernel replaces as a whole, so that a change never opens
- * a gap. It answers 0 for packets that the kernel should have, and all ones for those to redirect.
- *
- * Redirecting too much is harmless, since the engine judges all that it is given; too little is a
- * leak. So what cannot be recognized as ESP, AH, our UDP port or neighbour discovery from its first
- * headers is redirected if its addresses match.
- */
-export interface Instruction {
-  readonly code: number;
-  /** Instructions to skip if the comparison holds, and if not: 0 to 255. */
-  readonly jt: number;
-  readonly jf: number;
-  readonly k: number;
-}
+import {
+  A_TO_X,
+  type Instruction,
+  JEQ,
+  JGE,
+  JGT,
+  JSET,
+  JUMP,
+  jump,
+  LD_B,
+  LD_B_INDEXED,
+  LD_H,
+  LD_H_INDEXED,
+  LD_W,
+  LD_W_INDEXED,
+  LDX_IP_HEADER_LEN,
+  op,
+  RET,
+  SHIFT_LEFT,
+} from './bpf.ts';
+import type { InDiversion, InDiversions } from './diversion.ts';
+import { pairTests } from './redirect-pairs.ts';
 
 export interface FilterOptions {
   /** Octets in front of the IP header: 14 on Ethernet, 0 on devices without a link header. */
@@ -35,33 +38,30 @@ export interface FilterOptions {
    * one of ESP cannot be told from the rest.
    */
   readonly sharedPorts?: readonly number[];
+  /**
+   * Where sockets are that take clear packets, and have a device of their own that the kernel would
+   * not hand such to. Fragments of UDP are redirected with them.
+   */
+  readonly socketPorts?: readonly SocketPort[];
+}
+
+export interface SocketPort {
+  readonly protocol: typeof PROTO.TCP | typeof PROTO.UDP;
+  readonly port: number;
 }
 
 /**
- * Above this length everything is redirected instead. tc has 16,384 octets for a request, and the
- * kernel reads the program for each packet from its start.
+ * The kernel reads the program for each packet from its start, and a change loads all of it anew.
+ * Above this length, or this number of pairs, everything is redirected instead: then a packet costs
+ * a few instructions here and a decision of the engine's, which it costs nearly the same to make
+ * for a hundred policies and for a hundred thousand.
  */
-export const INSTRUCTIONS_MAX = 1500;
+export const INSTRUCTIONS_MAX = 1000;
+export const PAIRS_MAX = 1000;
 
 const UDP_DPORT_AT = 2;
 const UDP_LEN_AT = 4;
 
-const LD_W = 0x20;
-const LD_H = 0x28;
-const LD_B = 0x30;
-const LD_W_INDEXED = 0x40;
-const LD_H_INDEXED = 0x48;
-const LD_B_INDEXED = 0x50;
-const SHIFT_LEFT = 0x64;
-const A_TO_X = 0x07;
-const LDX_IP_HEADER_LEN = 0xb1;
-const AND = 0x54;
-const JUMP = 0x05;
-const JEQ = 0x15;
-const JGT = 0x25;
-const JGE = 0x35;
-const JSET = 0x45;
-const RET = 0x06;
 /** What the kernel knows about the packet beyond its octets (SKF_AD_OFF). */
 const KNOWN_PROTOCOL = 0xffff_f000;
 const KNOWN_VLAN_PRESENT = 0xffff_f000 + 48;
@@ -78,22 +78,45 @@ const LINK_MAX = 137;
 /** RFC 4443 §2.1: below this, an ICMPv6 message is an error. */
 const ERROR_END = 128;
 
-/** The program for a diversion, or undefined if nothing is to be redirected. */
+/**
+ * The classifier of clear packets, as a classic BPF program (<linux/filter.h>) for the kernel's
+ * cls_bpf: one program a wire, which the kernel replaces as a whole, so that a change never opens a
+ * gap. It answers 0 for packets that the kernel should have, and all ones for those to redirect.
+ *
+ * Redirecting too much is harmless, since the engine judges all that it is given; too little is a
+ * leak. So what cannot be recognized as ESP, AH, our UDP port or neighbour discovery from its first
+ * headers is redirected if its addresses match.
+ *
+ * Undefined if nothing is to be redirected.
+ */
 export function compileFilter(
-  diversion: Diversion,
+  diversion: InDiversions,
   options: FilterOptions,
 ): readonly Instruction[] | undefined {
-  const { sharedPorts = [] } = options;
-  if (!diversion.all && diversion.in.length === 0 && sharedPorts.length === 0) return undefined;
-  const pairs = diversion.all ? undefined : diversion.in;
+  const { sharedPorts = [], socketPorts = [] } = options;
+  const pairs = diversion.all ? undefined : pairsOf(diversion);
+  if (pairs?.length === 0 && sharedPorts.length + socketPorts.length === 0) return undefined;
   const program = assemble(pairs, options);
   return program.length <= INSTRUCTIONS_MAX ? program : assemble(undefined, options);
 }
 
-/** As tc wants it: `count,code jt jf k,…`. */
-export function bytecode(program: readonly Instruction[]): string {
-  const lines = program.map(({ code, jt, jf, k }) => `${code} ${jt} ${jf} ${k}`);
-  return [program.length, ...lines].join(',');
+/** Undefined if there are too many. */
+function pairsOf(diversion: InDiversions): InDiversion[] | undefined {
+  const pairs: InDiversion[] = [];
+  for (const pair of diversion.in) if (pairs.push(pair) > PAIRS_MAX) return undefined;
+  return pairs;
+}
+
+export function isSameProgram(a: readonly Instruction[], b: readonly Instruction[]): boolean {
+  return (
+    a.length === b.length &&
+    a.every((one, i) => {
+      const other = b[i]!;
+      return (
+        one.code === other.code && one.k === other.k && one.jt === other.jt && one.jf === other.jf
+      );
+    })
+  );
 }
 
 function assemble(pairs: readonly InDiversion[] | undefined, options: FilterOptions) {
@@ -103,12 +126,14 @@ function assemble(pairs: readonly InDiversion[] | undefined, options: FilterOpti
   const v4 = [
     ...exceptions4(options),
     ...shared4(options),
+    ...sockets(4, options),
     ...errors4,
     ...matches(4, pairs, options),
   ];
   const v6 = [
     ...exceptions6(options),
     ...shared6(options),
+    ...sockets(6, options),
     ...errors6,
     ...matches(6, pairs, options),
   ];
@@ -237,6 +262,57 @@ function sharedTests(
   return [half(UDP_DPORT_AT), ...tests, ...marker];
 }
 
+/** TCP and UDP to the ports of sockets, and fragments of UDP. */
+function sockets(
+  family: Family,
+  { linkHeaderLen: ipAt, socketPorts = [] }: FilterOptions,
+): Instruction[] {
+  const program: Instruction[] = [];
+  const part = family === 4 ? sockets4 : sockets6;
+  for (const protocol of [PROTO.UDP, PROTO.TCP] as const) {
+    const ports = socketPorts.filter((one) => one.protocol === protocol);
+    const tests = ports.flatMap(({ port }) => [jump(JEQ, port, 0, 1), REDIRECT]);
+    if (ports.length > 0) program.push(...part(ipAt, protocol, tests));
+  }
+  return program;
+}
+
+function sockets4(ipAt: number, protocol: number, tests: readonly Instruction[]): Instruction[] {
+  const body = [op(LDX_IP_HEADER_LEN, ipAt), op(LD_H_INDEXED, ipAt + UDP_DPORT_AT), ...tests];
+  const fragments = [
+    op(LD_H, ipAt + ipv4.FRAGMENT_AT),
+    jump(JSET, ipv4.FLAG_MF | 0x1fff, 0, 1),
+    // What begins a segment of TCP goes no way without the rest.
+    protocol === PROTO.UDP ? REDIRECT : op(JUMP, body.length),
+  ];
+  return [
+    op(LD_B, ipAt + ipv4.PROTOCOL_AT),
+    jump(JEQ, protocol, 1, 0),
+    op(JUMP, fragments.length + body.length),
+    ...fragments,
+    ...body,
+  ];
+}
+
+function sockets6(ipAt: number, protocol: number, tests: readonly Instruction[]): Instruction[] {
+  const upperAt = ipAt + ipv6.HEADER_LEN;
+  const fragments = [
+    op(LD_B, ipAt + ipv6.NEXT_HEADER_AT),
+    jump(JEQ, PROTO.FRAGMENT, 0, 3),
+    op(LD_B, upperAt),
+    jump(JEQ, PROTO.UDP, 0, 1),
+    REDIRECT,
+  ];
+  return [
+    ...(protocol === PROTO.UDP ? fragments : []),
+    op(LD_B, ipAt + ipv6.NEXT_HEADER_AT),
+    jump(JEQ, protocol, 1, 0),
+    op(JUMP, 1 + tests.length),
+    op(LD_H, upperAt + UDP_DPORT_AT),
+    ...tests,
+  ];
+}
+
 /**
  * ICMP errors from anybody: the kernel would believe them about a protected flow, and only the
  * engine knows which flows are.
@@ -314,59 +390,6 @@ function matches(
   options: FilterOptions,
 ): Instruction[] {
   if (!pairs) return [REDIRECT];
-  const program: Instruction[] = [];
-  const [srcAt, dstAt] = family === 4 ? [ipv4.SRC_AT, ipv4.DST_AT] : [ipv6.SRC_AT, ipv6.DST_AT];
-  for (const { source, destination } of pairs) {
-    if (source.address.family !== family || destination.address.family !== family) continue;
-    const tests = [
-      ...prefixTests(source, options.linkHeaderLen + srcAt),
-      ...prefixTests(destination, options.linkHeaderLen + dstAt),
-    ];
-    program.push(...failingTo(tests, 1), REDIRECT);
-  }
-  program.push(PASS);
-  return program;
-}
-
-/** One comparison of a 32-bit word; `mask` is all ones for a whole word. */
-interface WordTest {
-  readonly at: number;
-  readonly mask: number;
-  readonly value: number;
-}
-
-function prefixTests(prefix: Prefix, at: number): WordTest[] {
-  const tests: WordTest[] = [];
-  for (let word = 0; word * 32 < prefix.length; word++) {
-    const bits = Math.min(32, prefix.length - word * 32);
-    const mask = (0xffff_ffff << (32 - bits)) >>> 0;
-    const value = (bytes.u32(prefix.address.bytes, word * 4) & mask) >>> 0;
-    tests.push({ at: at + word * 4, mask, value });
-  }
-  return tests;
-}
-
-/**
- * The tests in order; the first that fails jumps behind the last one and `over` more instructions.
- */
-function failingTo(tests: readonly WordTest[], over: number): Instruction[] {
-  const parts = tests.map(({ at, mask, value }) => ({
-    load: mask === 0xffff_ffff ? [op(LD_W, at)] : [op(LD_W, at), op(AND, mask)],
-    value,
-  }));
-  const program: Instruction[] = [];
-  let left = parts.reduce((sum, part) => sum + part.load.length + 1, 0);
-  for (const { load, value } of parts) {
-    left -= load.length + 1;
-    program.push(...load, jump(JEQ, value, 0, left + over));
-  }
-  return program;
-}
-
-function op(code: number, k: number): Instruction {
-  return { code, jt: 0, jf: 0, k };
-}
-
-function jump(code: number, k: number, jt: number, jf: number): Instruction {
-  return { code, jt, jf, k };
+  const { linkHeaderLen } = options;
+  return [...pairTests(family, pairs, linkHeaderLen, REDIRECT, INSTRUCTIONS_MAX), PASS];
 }

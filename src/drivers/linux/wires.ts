@@ -1,15 +1,25 @@
-import { existsSync } from 'node:fs';
-import type { Diversion } from './diversion.ts';
-import { ensureIngress, hasIngress, removeFilter, removeIngress, setFilter } from './ingress.ts';
-import { findWires, reversePathFilter, setReversePathFilter, type Wire } from './network.ts';
-import { bytecode, compileFilter } from './redirect-filter.ts';
+import type { Instruction } from './bpf.ts';
+import type { InDiversions } from './diversion.ts';
+import { ingressDevices, removeFilter, removeIngress } from './ingress.ts';
+import { EEXIST, ENODEV, type Netlink } from './netlink.ts';
+import { addIngress, replaceFilter } from './netlink-filter.ts';
+import { type Network, reversePathFilter, setReversePathFilter, type Wire } from './network.ts';
+import { compileFilter, isSameProgram, type SocketPort } from './redirect-filter.ts';
 import { loadState, removeState, type State, saveState } from './state-file.ts';
 
 export interface WiresOptions {
+  readonly netlink: Netlink;
+  readonly network: Network;
   readonly wires: readonly string[] | 'auto';
   readonly filterPref: number;
   readonly stateFile: string;
   readonly encapPort?: number | undefined;
+}
+
+interface PresentWire {
+  readonly wire: Wire;
+  /** What the kernel runs there; `none`: nothing of ours; `unknown`: whatever it is, set it. */
+  program: readonly Instruction[] | 'none' | 'unknown';
 }
 
 /** What we change on the devices that packets come and go by, and how it is undone. */
@@ -23,8 +33,11 @@ export class Wires {
   readonly tookOver: boolean;
   /** UDP ports that programs have bound, whose ESP is redirected. */
   sharedPorts: readonly number[] = [];
-  /** The devices as last seen, with the program that is set there now. */
-  #present = new Map<string, { readonly wire: Wire; program: string }>();
+  /** Where sockets of a device of their own take clear packets. */
+  socketPorts: readonly SocketPort[] = [];
+  /** By name. */
+  #present = new Map<string, PresentWire>();
+  #mtu: number | undefined;
 
   /** Takes over what an earlier process has left, if it has. */
   constructor(options: WiresOptions) {
@@ -35,52 +48,76 @@ export class Wires {
 
   /** The smallest MTU of all wires that are up, or undefined without a wire. */
   get mtu(): number | undefined {
-    const all = [...this.#present.values()].flatMap(({ wire }) => (wire.up ? [wire.mtu] : []));
-    return all.length === 0 ? undefined : Math.min(...all);
+    return this.#mtu;
   }
 
   /**
-   * Looks which devices there are, and loosens their reverse path filter: a strict one (RFC 3704
-   * §2.2) drops all ESP, whose source is routed to the TUN.
+   * Looks which devices the network has, and loosens their reverse path filter: a strict one (RFC
+   * 3704 §2.2) drops all ESP, whose source is routed to the TUN. Also those that are down: when one
+   * comes up, packets may be faster than we are. Returns whether one of them has no filter yet.
    */
-  find(): void {
-    const found = new Map<string, { wire: Wire; program: string }>();
-    for (const wire of findWires(this.#options.wires)) {
+  find(): boolean {
+    const found = new Map<string, PresentWire>();
+    let isNew = false;
+    for (const wire of this.#options.network.wires(this.#options.wires)) {
       const known = this.#present.get(wire.name);
-      // One that went down stays guarded: when it comes up again, packets may be faster than we
-      // are.
-      if (!wire.up && !known && this.#options.wires === 'auto') continue;
-      const same = known?.wire.index === wire.index;
-      if (known && !same) this.#state.delete(wire.name);
-      found.set(wire.name, { wire, program: same ? known.program : '' });
-      this.#loosen(wire.name);
+      const isSame = known?.wire.index === wire.index;
+      if (known && !isSame) this.#state.delete(wire.name);
+      const isAlike = isSame && known.wire.linkHeaderLen === wire.linkHeaderLen;
+      found.set(wire.name, { wire, program: isAlike ? known.program : 'unknown' });
+      isNew ||= !isAlike;
     }
     this.#present = found;
+    const mtus = [...found.values()].flatMap(({ wire }) => (wire.up ? [wire.mtu] : []));
+    this.#mtu = mtus.length === 0 ? undefined : Math.min(...mtus);
+    if (isNew) this.#loosen();
+    return isNew;
   }
 
-  /** Redirects clear packets to `device` on all wires as the diversion says. */
-  setFilters(diversion: Diversion, device: string): void {
+  /**
+   * Redirects clear packets to a device, by its index, on all wires as the diversion says. Throws
+   * an Error when a wire could not follow, after all others have.
+   */
+  setFilters(diversion: InDiversions, target: number): void {
     const { encapPort } = this.#options;
-    const { sharedPorts } = this;
+    const { sharedPorts, socketPorts } = this;
+    const programs = new Map<number, readonly Instruction[] | 'none'>();
+    const stale: [PresentWire, readonly Instruction[]][] = [];
     for (const present of this.#present.values()) {
-      const { name, linkHeaderLen } = present.wire;
-      const program = compileFilter(diversion, { linkHeaderLen, encapPort, sharedPorts });
-      const text = program ? bytecode(program) : 'none';
-      if (text === present.program) continue;
-      this.#ifThere(name, () => {
-        if (program) this.#redirect(name, () => setFilter(name, this.#pref, program, device));
-        else removeFilter(name, this.#pref);
-        present.program = text;
-      });
+      const { linkHeaderLen, index } = present.wire;
+      const options = { linkHeaderLen, encapPort, sharedPorts, socketPorts };
+      const program = programs.get(linkHeaderLen) ?? compileFilter(diversion, options) ?? 'none';
+      programs.set(linkHeaderLen, program);
+      if (isSame(present.program, program)) continue;
+      if (program === 'none') {
+        removeFilter(this.#options.netlink, index, this.#pref);
+        present.program = program;
+      } else stale.push([present, program]);
     }
+    if (stale.length > 0) this.#redirect(stale, target);
     this.#releaseOthers();
+  }
+
+  /**
+   * Somebody may have removed the filter of a device, or what it hangs on: `setFilters` puts it
+   * back. Returns whether there was one.
+   */
+  lost(device: number | 'all'): boolean {
+    let isOurs = false;
+    for (const present of this.#present.values()) {
+      if (device !== 'all' && present.wire.index !== device) continue;
+      isOurs ||= typeof present.program !== 'string';
+      present.program = 'unknown';
+    }
+    return isOurs;
   }
 
   /** Undoes everything on all wires, also on those that an earlier process has changed. */
   restore(): void {
-    for (const { name } of findWires('auto')) removeFilter(name, this.#pref);
+    const { network, netlink, stateFile } = this.#options;
+    for (const { index } of network.wires('auto')) removeFilter(netlink, index, this.#pref);
     for (const name of [...this.#state.keys()]) this.#release(name);
-    removeState(this.#options.stateFile);
+    removeState(stateFile);
   }
 
   /**
@@ -97,26 +134,58 @@ export class Wires {
     return this.#options.filterPref;
   }
 
-  #loosen(name: string): void {
-    const before = reversePathFilter(name);
-    if (before === undefined) return;
-    if (!this.#state.has(name)) {
+  /** What was there is written down before it is changed. */
+  #loosen(): void {
+    const strict: string[] = [];
+    let isNoted = true;
+    for (const name of this.#present.keys()) {
+      const before = reversePathFilter(name);
+      if (before === undefined) continue;
+      if (before !== LOOSE) strict.push(name);
+      if (this.#state.has(name)) continue;
       this.#state.set(name, { reversePathFilter: before, madeIngress: false });
-      saveState(this.#options.stateFile, this.#state);
+      isNoted = false;
     }
-    if (before !== LOOSE) setReversePathFilter(name, LOOSE);
+    if (!isNoted) saveState(this.#options.stateFile, this.#state);
+    for (const name of strict) setReversePathFilter(name, LOOSE);
   }
 
-  #redirect(name: string, set: () => void): void {
-    const state = this.#state.get(name);
-    if (state && !hasIngress(name)) {
-      // Written down first: after a crash in between, the next process looks for something that is
-      // not there.
-      this.#state.set(name, { ...state, madeIngress: true });
-      saveState(this.#options.stateFile, this.#state);
+  #redirect(stale: readonly [PresentWire, readonly Instruction[]][], target: number): void {
+    const { netlink } = this.#options;
+    this.#ensureIngress(stale.map(([{ wire }]) => wire));
+    const requests = stale.map(([{ wire }, program]) =>
+      replaceFilter(wire, this.#pref, program, target),
+    );
+    const errors = netlink.execute(requests);
+    let failure: Error | undefined;
+    for (const [i, [present, program]] of stale.entries()) {
+      const error = errors.get(i);
+      if (!error) present.program = program;
+      // The device has vanished since.
+      else if (error.errno !== ENODEV) {
+        present.program = 'unknown';
+        failure ??= error;
+      }
     }
-    ensureIngress(name);
-    set();
+    if (failure) throw failure;
+  }
+
+  #ensureIngress(wires: readonly Wire[]): void {
+    const { netlink } = this.#options;
+    const has = ingressDevices(netlink);
+    const missing = wires.filter(({ index }) => !has.has(index));
+    if (missing.length === 0) return;
+    for (const { name } of missing) {
+      const state = this.#state.get(name);
+      if (state) this.#state.set(name, { ...state, madeIngress: true });
+    }
+    // Written down first: after a crash in between, the next process looks for something that is
+    // not there.
+    saveState(this.#options.stateFile, this.#state);
+    const errors = netlink.execute(missing.map(({ index }) => addIngress(index)));
+    for (const error of errors.values()) {
+      if (error.errno !== ENODEV && error.errno !== EEXIST) throw error;
+    }
   }
 
   /**
@@ -129,27 +198,21 @@ export class Wires {
   }
 
   #release(name: string): void {
+    const { netlink, network } = this.#options;
     const state = this.#state.get(name);
-    if (state && exists(name)) {
-      removeFilter(name, this.#pref);
-      if (state.madeIngress) removeIngress(name);
+    const device = network.device(name);
+    if (state && device) {
+      removeFilter(netlink, device.index, this.#pref);
+      if (state.madeIngress) removeIngress(netlink, device.index);
       setReversePathFilter(name, state.reversePathFilter);
     }
     this.#state.delete(name);
-  }
-
-  /** A device can vanish at any time; what fails because of that is no failure. */
-  #ifThere(name: string, change: () => void): void {
-    try {
-      change();
-    } catch (error) {
-      if (exists(name)) throw error;
-    }
   }
 }
 
 const LOOSE = '2';
 
-function exists(name: string): boolean {
-  return existsSync(`/sys/class/net/${name}`);
+function isSame(present: PresentWire['program'], wanted: readonly Instruction[] | 'none') {
+  if (typeof present === 'string' || typeof wanted === 'string') return present === wanted;
+  return isSameProgram(present, wanted);
 }

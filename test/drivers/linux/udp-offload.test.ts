@@ -1,0 +1,270 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { address } from '../../../src/base/address.ts';
+import { slotsAt } from '../../../src/drivers/linux/batch.ts';
+import {
+  AF_INET,
+  type Libc,
+  libc,
+  SOCK_DGRAM,
+  SOCK_FLAGS,
+} from '../../../src/drivers/linux/libc.ts';
+import { withBlock } from '../../../src/drivers/linux/native-memory.ts';
+import { packetMemory, type Region } from '../../../src/drivers/linux/packet-memory.ts';
+import { openUdpEncap } from '../../../src/drivers/linux/udp.ts';
+import { UdpSender } from '../../../src/drivers/linux/udp-sender.ts';
+import { Refusals } from '../../../src/drivers/refusals.ts';
+import { prependUdp } from '../../../src/drivers/udp-packet.ts';
+import * as checksum from '../../../src/wire/checksum.ts';
+import * as ipv4 from '../../../src/wire/ipv4.ts';
+import { PACKET_LEN_SMALL, type Packet, slotLen } from '../../../src/wire/packet.ts';
+import { counting } from '../../wire/octets.ts';
+import { cursorOf } from './segment-twin.ts';
+
+const isLinux = process.platform === 'linux';
+const EIO = 5;
+const EAGAIN = 11;
+const PORT = 47_501;
+const LOOPBACK = { 4: address('127.0.0.1'), 6: address('::1') } as const;
+const META = { trafficClass: 0x28, hopLimit: 9 };
+
+interface Wanted {
+  readonly len: number;
+  readonly family?: 4 | 6;
+  readonly from?: number;
+  readonly to?: number;
+  readonly hopLimit?: number;
+}
+
+/** Datagrams in slots of the packet memory, each with octets of its own. */
+class Rows {
+  readonly packets: Packet[];
+  readonly #region: Region;
+
+  constructor(wanted: readonly Wanted[]) {
+    const memory = packetMemory(libc('a test'));
+    this.#region = memory.take(wanted.length * slotLen(PACKET_LEN_SMALL));
+    this.packets = slotsAt(memory, this.#region.at, wanted.length, PACKET_LEN_SMALL);
+    for (const [i, { len, family = 4, from = PORT, to = PORT, hopLimit }] of wanted.entries()) {
+      const packet = this.packets[i]!;
+      packet.load(counting(len + i).subarray(i));
+      const meta = { ...META, ...(hopLimit === undefined ? {} : { hopLimit }) };
+      const end = (port: number) => ({ address: LOOPBACK[family], port });
+      prependUdp(packet, end(from), end(to), meta);
+    }
+  }
+
+  release(): void {
+    packetMemory(libc('a test')).give(this.#region);
+  }
+}
+
+function many(count: number, wanted: Wanted): Wanted[] {
+  return Array.from({ length: count }, () => wanted);
+}
+
+describe.skipIf(!isLinux)('rows of datagrams, sent', () => {
+  let from: number;
+  let to: number;
+  let calls: number[];
+  let failures: number[];
+  let singles: Packet[];
+  let sender: UdpSender;
+  const refusals = new Refusals();
+
+  beforeEach(() => {
+    const c = libc('a test');
+    from = bound(c, PORT);
+    to = bound(c, PORT + 1);
+    calls = [];
+    failures = [];
+    singles = [];
+    const kernel: Libc = {
+      ...c,
+      errno: () => failures.shift() ?? c.errno(),
+      sendmmsg: (fd, messages, count, flags) => {
+        calls.push(count);
+        return failures.length > 0 ? -1 : c.sendmmsg(fd, messages, count, flags);
+      },
+    };
+    sender = new UdpSender(kernel, packetMemory(c), PORT, refusals);
+    sender.add(4, from);
+  });
+
+  afterEach(() => {
+    const c = libc('a test');
+    c.close(from);
+    c.close(to);
+    sender.release();
+  });
+
+  /** Sends, and says what came by the socket; what did not is in `singles`. */
+  function send(wanted: readonly Wanted[]): string[] {
+    const rows = new Rows(wanted);
+    sender.send(rows.packets, wanted.length, (packets, count) =>
+      singles.push(...packets.slice(0, count)),
+    );
+    const received = drain(libc('a test'), to);
+    const known = rows.packets.map((packet) =>
+      hex(packet.bytes.subarray(packet.at + 28, packet.end)),
+    );
+    rows.release();
+    return received.map((one) => String(known.indexOf(one)));
+  }
+
+  const row = { len: 500, to: PORT + 1 };
+  const order = (from: number, to: number) =>
+    Array.from({ length: to - from }, (_, i) => String(from + i));
+
+  test('go as one message, the last one shorter, and arrive in order', () => {
+    expect(send([...many(9, row), { ...row, len: 77 }])).toEqual(order(0, 10));
+    expect(calls).toEqual([1]);
+    expect(singles.length).toBe(0);
+  });
+
+  test('several rows go in one call', () => {
+    const wanted = [...many(4, row), ...many(5, { ...row, len: 300 }), ...many(3, row)];
+    expect(send(wanted)).toEqual(order(0, 12));
+    expect(calls).toEqual([3]);
+  });
+
+  test('are no longer than the kernel takes', () => {
+    expect(send(many(64, { ...row, len: 1472 }))).toEqual(order(0, 64));
+    expect(calls).toEqual([2]);
+    expect(send(many(64, { ...row, len: 10 }))).toEqual(order(0, 64));
+    expect(calls).toEqual([2, 1]);
+  });
+
+  test('what is no row goes by raw sockets, as it is and in its place', () => {
+    const order: string[] = [];
+    const rows = new Rows([
+      { ...row, from: PORT + 7 },
+      { ...row, to: PORT + 2 },
+      ...many(2, row),
+      { ...row, from: PORT + 7 },
+    ]);
+    sender.send(rows.packets, 5, (_, count) => {
+      order.push(`raw ${count} after ${calls.length}`);
+    });
+    expect(order).toEqual(['raw 2 after 0', 'raw 1 after 1']);
+    rows.release();
+  });
+
+  test.each([
+    ['another port', { to: PORT + 2 }],
+    ['another source port', { from: PORT + 7 }],
+    ['another TTL', { hopLimit: 8 }],
+    ['a longer one', { len: 501 }],
+    ['another family', { family: 6 as const }],
+  ])('%s is not of the row', (_, other) => {
+    send([...many(3, row), { ...row, ...other }]);
+    expect(singles.length).toBe(1);
+  });
+
+  test.each<[string, (p: Uint8Array, at: number) => void]>([
+    ['a fragment', (p, at) => ipv4.setFragment(p, at, ipv4.FLAG_MF, 0)],
+    ['options', (p, at) => ipv4.setHeaderLen(p, at, 24)],
+    ['a length that lies', (p, at) => ipv4.setTotalLen(p, at, 100)],
+    ['a UDP length that lies', (p, at) => p.fill(0, at + 24, at + 26)],
+    ['another protocol', (p, at) => ipv4.setProtocol(p, at, 50)],
+  ])('%s is not of the row', (_, spoil) => {
+    const rows = new Rows(many(4, row));
+    spoil(rows.packets[3]!.bytes, rows.packets[3]!.at);
+    sender.send(rows.packets, 4, (packets, count) => singles.push(...packets.slice(0, count)));
+    expect(singles.map((one) => rows.packets.indexOf(one))).toEqual([3]);
+    rows.release();
+  });
+
+  test('a path that refuses gets single packets at once, and no more rows', () => {
+    failures = [EIO];
+    expect(send([...many(3, { ...row, len: 300 }), ...many(2, row)])).toEqual(['3', '4']);
+    expect(singles.length).toBe(3);
+    calls = [];
+    expect(send(many(3, row))).toEqual([]);
+    expect(singles.length).toBe(6);
+    expect(calls).toEqual([]);
+    expect(refusals.total).toBe(0);
+  });
+
+  test('what the kernel has no room for is counted', () => {
+    failures = [EAGAIN];
+    send(many(3, row));
+    expect(refusals.byReason.get('EAGAIN')).toBe(3);
+  });
+
+  test('a TTL that a socket cannot set goes by raw sockets', () => {
+    expect(send(many(3, { ...row, hopLimit: 0 }))).toEqual([]);
+    expect(singles.length).toBe(3);
+  });
+});
+
+describe.skipIf(!isLinux || process.getuid?.() !== 0)(
+  'rows of datagrams, through the kernel',
+  () => {
+    test.each([
+      [4, 'auto'],
+      [6, 'auto'],
+      [4, 'off'],
+      [6, 'off'],
+    ] as const)('IPv%i, offload %s: come in as they went out', async (family, offload) => {
+      const encap = openUdpEncap({ port: PORT, mark: 7557, families: [family], offload });
+      const lens = [...many(40, { len: 1200 }), ...many(3, { len: 90 }), { len: 7 }, { len: 1560 }];
+      const rows = new Rows(lens.map((one) => ({ ...one, family })));
+      const received: string[] = [];
+      const wrong: number[] = [];
+      try {
+        encap.receive((packets, count) => {
+          for (let i = 0; i < count; i++) {
+            const octets = packets[i]!.copy();
+            if (!checksum.transportChecksumOk(octets, cursorOf(octets))) wrong.push(i);
+            received.push(hex(octets));
+          }
+        });
+        const sent = rows.packets.map((packet) => hex(packet.copy()));
+        const byOthers: Packet[] = [];
+        const send = encap.sendBy((packets, count) => byOthers.push(...packets.slice(0, count)));
+        send(rows.packets, lens.length);
+        for (let i = 0; i < 100 && received.length < lens.length - byOthers.length; i++)
+          await sleep(5);
+        const single = offload === 'auto' ? 1 : lens.length;
+        expect(byOthers.length).toBe(single);
+        expect(received).toEqual(sent.slice(0, lens.length - single));
+        expect(wrong).toEqual([]);
+        expect(encap.refused).toBe(0);
+        expect(encap.describe()).toMatch(
+          offload === 'auto' ? /UDP_SEGMENT and UDP_GRO/ : /switched off/,
+        );
+      } finally {
+        encap.close();
+        rows.release();
+      }
+    });
+  },
+);
+
+function bound(c: Libc, port: number): number {
+  const fd = c.socket(AF_INET, SOCK_DGRAM | SOCK_FLAGS, 0);
+  withBlock(c, 64, (name) => {
+    name.view.setUint16(0, AF_INET, true);
+    name.view.setUint16(2, port, false);
+    name.bytes.set(LOOPBACK[4].bytes, 4);
+    expect(c.bind(fd, name.base, 16)).toBe(0);
+  });
+  return fd;
+}
+
+function drain(c: Libc, fd: number): string[] {
+  const received: string[] = [];
+  withBlock(c, 70_000, (block) => {
+    for (;;) {
+      const len = c.recv(fd, block.base, 70_000, 0);
+      if (len < 0) return;
+      received.push(hex(block.bytes.subarray(0, len)));
+    }
+  });
+  return received;
+}
+
+function hex(octets: Uint8Array): string {
+  return Buffer.from(octets).toString('hex');
+}
