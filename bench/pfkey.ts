@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { ADD, DELETE, FLUSH, GET, GETSPI, message, request } from './pfkey-octets.ts';
 
 /**
  * ADD, GETSPI, GET and DELETE per second over the PF_KEY socket of a host that is a process of its
@@ -25,67 +26,14 @@ const { values } = parseArgs({
 const COUNT = Number(values.count);
 const ROUNDS = Number(values.rounds);
 
-const [GETSPI, ADD, DELETE, GET, FLUSH] = [1, 3, 4, 5, 9];
-const ESP = 3;
-const SPI_FIRST = 0x1000;
-
-function message(type: number, seq: number, ...parts: Buffer[]): Buffer {
-  const head = Buffer.alloc(16);
-  const all = Buffer.concat([head, ...parts]);
-  all.set([2, type, 0, ESP]);
-  all.writeUInt16LE(all.length / 8, 4);
-  all.writeUInt32LE(seq, 8);
-  all.writeUInt32LE(process.pid, 12);
-  return all;
-}
-
-function extension(type: number, len: number): Buffer {
-  const p = Buffer.alloc(len);
-  p.writeUInt16LE(len / 8, 0);
-  p.writeUInt16LE(type, 2);
-  return p;
-}
-
-/** `sadb_sa` with a replay window of 64, AES-GCM with an ICV of 16 octets. */
-function sa(spi: number): Buffer {
-  const p = extension(1, 16);
-  p.writeUInt32BE(spi, 4);
-  p.set([64, 1, 0, 20], 8);
-  return p;
-}
-
-/** `sadb_address` with a `sockaddr_in`; a gateway's peers are as many as its SAs. */
-function address(type: number, number: number): Buffer {
-  const p = extension(type, 24);
-  p[5] = 32;
-  p.writeUInt16LE(2, 8);
-  p.writeUInt32BE(0x0a00_0000 + number, 12);
-  return p;
-}
-
-function ends(i: number): Buffer[] {
-  return [address(5, i + 2), address(6, 1)];
-}
-
-function key(i: number): Buffer {
-  const p = extension(9, 32);
-  p.writeUInt16LE(160, 4);
-  for (let at = 8; at < 28; at++) p[at] = (at * 37 + i) & 255;
-  return p;
-}
-
-const REQUESTS: Readonly<Record<string, (i: number) => Buffer>> = {
-  ADD: (i) => message(ADD, i, sa(SPI_FIRST + i), ...ends(i), key(i)),
-  GET: (i) => message(GET, i, sa(SPI_FIRST + i), ...ends(i)),
-  DELETE: (i) => message(DELETE, i, sa(SPI_FIRST + i), ...ends(i)),
-  GETSPI: (i) => message(GETSPI, i, ...ends(i)),
-};
+const REQUESTS = { ADD, GET, DELETE, GETSPI } as const;
 
 /** Sends all requests as fast as the socket takes them; seconds until the last answer is there. */
-async function ask(socket: Socket, request: (i: number) => Buffer, count: number): Promise<number> {
+async function ask(socket: Socket, type: number, count: number): Promise<number> {
+  const make = (i: number) => (type === FLUSH ? message(FLUSH, 0) : request(type, i));
   const chunks: Buffer[] = [];
   for (let at = 0; at < count; at += 500) {
-    const some = Array.from({ length: Math.min(500, count - at) }, (_, i) => request(at + i));
+    const some = Array.from({ length: Math.min(500, count - at) }, (_, i) => make(at + i));
     chunks.push(Buffer.concat(some));
   }
   const answers = countAnswers(socket, count);
@@ -149,20 +97,20 @@ await once(socket, 'connect');
 const seconds: Record<string, number[]> = {};
 const busy: Record<string, number[]> = {};
 let bytesPerSa = 0;
-await ask(socket, REQUESTS.ADD!, 1000);
-await ask(socket, () => message(FLUSH, 0), 1);
+await ask(socket, ADD, 1000);
+await ask(socket, FLUSH, 1);
 for (let round = 0; round < ROUNDS; round++) {
   const before = residentKilobytes(host);
-  for (const name of ['ADD', 'GET', 'DELETE', 'GETSPI']) {
+  for (const [name, type] of Object.entries(REQUESTS)) {
     seconds[name] ??= [];
     busy[name] ??= [];
     const spent = processorSeconds(host);
-    seconds[name].push(await ask(socket, REQUESTS[name]!, COUNT));
+    seconds[name].push(await ask(socket, type, COUNT));
     busy[name].push(processorSeconds(host) - spent);
     if (name === 'ADD' && round === 0)
       bytesPerSa = ((residentKilobytes(host) - before) * 1024) / COUNT;
   }
-  await ask(socket, () => message(FLUSH, 0), 1);
+  await ask(socket, FLUSH, 1);
 }
 const median = (values: readonly number[]) =>
   [...values].sort((a, b) => a - b)[values.length >> 1]!;

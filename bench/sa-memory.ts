@@ -85,7 +85,7 @@ function perSa({ auth, encrypt, keys, limits }: Kind): number {
     origin: 'client',
     dialect: 'linux',
     deliver: () => undefined,
-    deliverDump: () => undefined,
+    deliverDump: (entries) => void entries.return?.(),
   });
   const add = (i: number) => {
     const sa: Extension = {

@@ -1,0 +1,104 @@
+import { upCommand } from '../../../src/cli/up.ts';
+import { DaemonHost } from '../../../test/hosts/daemon-host.ts';
+import { cryptoTiers } from '../../providers.ts';
+import { INNER_MTU, type Site, type Testbed } from '../testbed.ts';
+import type { Tunnel, Variant } from '../variant.ts';
+
+/** How packets are wrapped. */
+export type Way = 'tunnel-udp' | 'transport-udp' | 'tunnel-raw';
+
+export interface TestudoOptions {
+  /** As `testudo up --crypto`. */
+  readonly crypto: string;
+  readonly way: Way;
+  /** Segmentation offloads of TUN devices and UDP sockets. */
+  readonly offload: boolean;
+  readonly limited: boolean;
+}
+
+const WAY_TEXT: Readonly<Record<Way, string>> = {
+  'tunnel-udp': 'tunnel in UDP',
+  'transport-udp': 'transport in UDP',
+  'tunnel-raw': 'tunnel, raw ESP',
+};
+const PORT = 4500;
+/** From A to B, and back. */
+const KEYS = [
+  '0x8f2a6c1e9b7d4035a1c8e6f20d5b3947c0ffee01',
+  '0x17e4b0d98a5c362f4fb1936de8a07c52c0ffee02',
+];
+
+/** Our own host, with AES-128-GCM and manual keys. */
+export function testudo(options: TestudoOptions): Variant {
+  const { crypto, way, offload, limited } = options;
+  const plain = offload ? '' : ', no offload';
+  return {
+    name: `Testudo ${crypto}, ${WAY_TEXT[way]}${plain}`,
+    id: `testudo-${crypto}-${way}${offload ? '' : '-plain'}${limited ? '-1500' : ''}`,
+    limited,
+    absent: whyNot(options),
+    about: `AES-128-GCM by ${tierOf(options)?.description}`,
+    start: (bed) => start(bed, options),
+  };
+}
+
+function tierOf({ crypto }: TestudoOptions) {
+  return cryptoTiers().find(({ name }) => name === crypto);
+}
+
+function whyNot(options: TestudoOptions): string | undefined {
+  const { crypto, offload } = options;
+  const tier = tierOf(options);
+  if (tier?.provider === undefined) return tier?.absent ?? `no provider ${crypto}`;
+  const knowsOffload = upCommand().options.some(({ long }) => long === '--offload');
+  if (!offload && !knowsOffload) return 'testudo up has no --offload';
+  return undefined;
+}
+
+async function start(bed: Testbed, options: TestudoOptions): Promise<Tunnel> {
+  const { way } = options;
+  const isTunnel = way !== 'transport-udp';
+  if (isTunnel) bed.addInner();
+  const pids: number[] = [];
+  for (const site of bed.sites) {
+    const statements = setkeyFile(bed, site, way);
+    const host = await DaemonHost.start(bed.lab, site.space, statements, upArgs(options));
+    pids.push(host.pid);
+  }
+  return isTunnel
+    ? { from: bed.a.inner, to: bed.b.inner, pids }
+    : { from: bed.a.wire, to: bed.b.wire, pids };
+}
+
+function upArgs({ crypto, way, offload }: TestudoOptions): string[] {
+  return [
+    ...['--log-level', 'error', '--mtu', String(INNER_MTU), '--crypto', crypto],
+    ...(way === 'tunnel-raw' ? [] : ['--no-raw', '--encap-port', String(PORT)]),
+    ...(offload ? [] : ['--offload', 'off']),
+  ];
+}
+
+function setkeyFile(bed: Testbed, site: Site, way: Way): string {
+  const { a, b } = bed;
+  const peer = bed.other(site);
+  const mode = way === 'transport-udp' ? 'transport' : 'tunnel';
+  const add = (from: Site, to: Site, spi: string, key: string) => {
+    const [port, protocol] = way === 'tunnel-raw' ? ['', 'esp'] : [`[${PORT}]`, 'esp-udp'];
+    const ends = `${from.wire}${port} ${to.wire}${port}`;
+    return `add ${ends} ${protocol} ${spi} -m ${mode} -r 255 -E aes-gcm-16 ${key};`;
+  };
+  const policy = (from: Site, to: Site, direction: string) => {
+    const isTunnel = mode === 'tunnel';
+    const [src, dst] = isTunnel ? [from.net, to.net] : [from.wire, to.wire];
+    const ends = isTunnel ? `${from.wire}-${to.wire}` : '';
+    return `spdadd ${src} ${dst} any -P ${direction} ipsec esp/${mode}/${ends}/require;`;
+  };
+  return [
+    'flush; spdflush;',
+    add(a, b, '0x1001', KEYS[0]!),
+    add(b, a, '0x1002', KEYS[1]!),
+    policy(site, peer, 'out'),
+    policy(peer, site, 'in'),
+    '',
+  ].join('\n');
+}
