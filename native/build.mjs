@@ -1,20 +1,34 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 /**
- * Builds what `testudo exec` preloads into programs, where there is a C compiler; everything else
- * works without. Runs at the end of an installation, which it never fails: it says in one line what
- * it did.
+ * Builds what is written in C, where there is a compiler; everything else works without. Runs at
+ * the end of an installation, which it never fails: it says in a line for each library what it did.
  *
- *     node native/build.mjs                 native/build/libtestudo_pfkey.so
- *     node native/build.mjs --sanitize FILE a build that stops at errors of memory and arithmetic;
- *                                           this one does fail
+ *     node native/build.mjs                        all libraries, into native/build/
+ *     node native/build.mjs --sanitize FILE [NAME] a build that stops at errors of memory and
+ *                                                  arithmetic, of `exec` or of `fast`; this one
+ *                                                  does fail
  */
 
+/** What a library is for, its sources in one folder, and how they are compiled. */
+const LIBRARIES = {
+  exec: {
+    file: 'libtestudo_pfkey.so',
+    folder: '.',
+    flags: ['-O2', '-Wno-nonnull-compare'],
+    what: '"testudo exec"',
+  },
+  fast: {
+    file: 'testudo_fast.so',
+    folder: 'fast',
+    flags: ['-O3'],
+    what: 'the fast path',
+  },
+};
 const FLAGS = [
   '-std=gnu11',
-  '-O2',
   '-fPIC',
   '-shared',
   '-fvisibility=hidden',
@@ -22,7 +36,6 @@ const FLAGS = [
   '-Wextra',
   '-Wshadow',
   '-Wconversion',
-  '-Wno-nonnull-compare',
 ];
 const SANITIZE = [
   '-g',
@@ -31,35 +44,44 @@ const SANITIZE = [
   '-fno-sanitize-recover=all',
   '-fno-omit-frame-pointer',
 ];
-const source = fileURLToPath(new URL('testudo_pfkey.c', import.meta.url));
-const output = fileURLToPath(new URL('build/libtestudo_pfkey.so', import.meta.url));
 
 if (process.argv[2] === '--sanitize') {
-  const { ok, text } = compile(compilers()[0] ?? 'cc', SANITIZE, process.argv[3]);
+  const library = LIBRARIES[process.argv[4] ?? 'exec'];
+  const { ok, text } = compile(compilers()[0] ?? 'cc', library, SANITIZE, process.argv[3]);
   process.stderr.write(text);
   process.exitCode = ok ? 0 : 1;
 } else if (process.platform === 'linux') {
-  process.stdout.write(`${build()}\n`);
+  const [compiler] = compilers();
+  for (const library of Object.values(LIBRARIES)) {
+    process.stdout.write(`${build(compiler, library)}\n`);
+  }
 }
 
-function build() {
-  const [compiler] = compilers();
+function build(compiler, library) {
+  const { what, file } = library;
   if (compiler === undefined) {
     return (
-      'testudo: there is no C compiler, so "testudo exec" was not built; ' +
+      `testudo: there is no C compiler, so ${what} was not built; ` +
       'to have it, install one and run "npm rebuild testudo"'
     );
   }
-  mkdirSync(fileURLToPath(new URL('build/', import.meta.url)), { recursive: true });
-  const { ok, text } = compile(compiler, [], output);
-  if (ok) return 'testudo: built what "testudo exec" needs';
-  return `testudo: "testudo exec" was not built, ${compiler} failed:\n${text}`;
+  mkdirSync(path('build/'), { recursive: true });
+  const { ok, text } = compile(compiler, library, [], path(`build/${file}`));
+  if (ok) return `testudo: built what ${what} needs`;
+  return `testudo: ${what} was not built, ${compiler} failed:\n${text}`;
 }
 
-function compile(compiler, flags, file) {
-  const args = [...FLAGS, ...flags, '-o', file, source, '-ldl'];
+function compile(compiler, { folder, flags }, more, file) {
+  const sources = readdirSync(path(folder))
+    .filter((name) => name.endsWith('.c'))
+    .map((name) => path(`${folder}/${name}`));
+  const args = [...FLAGS, ...flags, ...more, '-o', file, ...sources, '-ldl'];
   const { status, stderr, error } = spawnSync(compiler, args, { encoding: 'utf8' });
   return { ok: status === 0, text: stderr ?? String(error) };
+}
+
+function path(name) {
+  return fileURLToPath(new URL(name, import.meta.url));
 }
 
 function compilers() {

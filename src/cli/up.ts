@@ -2,11 +2,13 @@ import { spawn } from 'node:child_process';
 import { Command, Option } from 'commander';
 import type { Address } from '../base/address.ts';
 import type { LogLevel } from '../base/env.ts';
+import { inlineDeeply } from '../daemon/inlining.ts';
 import { attachmentStatePath, controlPath, stateFolder } from '../daemon/paths.ts';
 import { systemResolver } from '../daemon/resolver.ts';
-import { inlineDeeply } from '../daemon/inlining.ts';
 import { type RunOptions, runHost } from '../daemon/run.ts';
 import { RULE_PREF_DEFAULT, TABLE_DEFAULT, TUN_DEFAULT } from '../drivers/linux/attachment.ts';
+import type { OffloadWish } from '../drivers/linux/offload.ts';
+import { CRYPTO_CHOICES, type CryptoChoice } from '../drivers/native/tier.ts';
 import type { Endpoint } from '../drivers/udp-packet.ts';
 import { collectAddress, collectEndpoint, collectText, integer, socketOption } from './options.ts';
 
@@ -25,6 +27,7 @@ interface UpOptions {
   readonly wire: readonly string[];
   readonly tun: string;
   readonly mtu?: number;
+  readonly offload: OffloadWish;
   readonly mark: number;
   readonly table: number;
   readonly rulePref: number;
@@ -34,6 +37,7 @@ interface UpOptions {
   readonly trace?: string;
   readonly traceRate: number;
   readonly allowLegacy?: boolean;
+  readonly crypto: CryptoChoice;
   readonly pcap?: string;
   readonly keyTable?: string;
   readonly logLevel: LogLevel;
@@ -64,6 +68,11 @@ export function upCommand(): Command {
     )
     .option('--trace-rate <number>', 'the most packets a second', integer(1, 1000), 10)
     .option('--allow-legacy', 'allow algorithms that are broken or obsolete (RFC 8221)')
+    .addOption(
+      new Option('--crypto <provider>', 'what does the cryptography; auto: the fastest there is')
+        .choices(CRYPTO_CHOICES)
+        .default('auto'),
+    )
     .option('--pcap <file>', 'write the packets of the wire to a capture file')
     .option(
       '--key-table <file>',
@@ -102,7 +111,7 @@ function addAttachmentOptions(command: Command): void {
     .option('--no-follow-nat', 'do not follow peers whose NAT changes its mapping')
     .option(
       '--wire <device>',
-      'a device to guard; all that are up if none is named',
+      'a device to guard; all if none is named, also later ones',
       collectText,
       [],
     )
@@ -111,6 +120,11 @@ function addAttachmentOptions(command: Command): void {
       '--mtu <octets>',
       'of the TUN device; what the wire leaves if not given',
       integer(576, 65_535),
+    )
+    .addOption(
+      new Option('--offload <how>', 'large packets from and to the kernel, cut and joined here')
+        .choices(['auto', 'off'])
+        .default('auto'),
     )
     .option(
       '--mark <number>',
@@ -151,6 +165,7 @@ function runOptions(options: UpOptions): Omit<RunOptions, 'ready'> {
     tracePerSecond: options.traceRate,
     ...(options.trace === undefined ? {} : { trace: options.trace }),
     allowLegacy: options.allowLegacy ?? false,
+    crypto: options.crypto,
     logLevel: options.logLevel,
     ...(options.file === undefined ? {} : { file: options.file }),
     ...(options.pcap === undefined ? {} : { pcap: options.pcap }),
@@ -170,11 +185,11 @@ function tunAttachment(options: UpOptions): RunOptions['attach'] {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) {
     throw new Error('a host on the network of this machine needs Linux and root; try --user');
   }
-  const { tun, mark, table, rulePref, wire, raw, encapPort, socket } = options;
+  const { tun, mark, table, rulePref, wire, raw, encapPort, offload, socket } = options;
   if (!raw && encapPort === undefined) throw new Error('--no-raw needs --encap-port');
   const stateFile = attachmentStatePath(socket);
   const wires = wire.length === 0 ? ('auto' as const) : wire;
-  const common = { tunName: tun, mark, table, rulePref, wires, rawIp: raw, stateFile };
+  const common = { tunName: tun, mark, table, rulePref, wires, rawIp: raw, offload, stateFile };
   const mtu = options.mtu ?? ('auto' as const);
   const tunOptions = encapPort === undefined ? { ...common, mtu } : { ...common, mtu, encapPort };
   return { kind: 'tun', options: tunOptions };

@@ -1,6 +1,7 @@
-import type { Address } from '../base/address.ts';
+import type { Address, Family } from '../base/address.ts';
 import { addressFrom } from '../base/address.ts';
 import { DROPS } from '../base/drop.ts';
+import * as bytes from '../wire/bytes.ts';
 import * as checksum from '../wire/checksum.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
@@ -30,43 +31,72 @@ export const UDP_PAYLOAD_MAX = {
   6: ipv6.PAYLOAD_LEN_MAX - udp.HEADER_LEN,
 } as const;
 
-/**
- * Writes IP and UDP headers in front of a UDP payload of at most `UDP_PAYLOAD_MAX` octets. The UDP
- * checksum is 0 on IPv4, as RFC 3948 §2.1 wants it for ESP in UDP, and true on IPv6, where 0 is not
- * allowed (RFC 8200 §8.1): the kernel has checked the one that came.
- */
-export function prependUdp(p: Packet, from: Endpoint, to: Endpoint, meta = UDP_META): void {
-  p.at -= udp.HEADER_LEN;
-  const udpAt = p.at;
-  udp.write(p.bytes, udpAt, from.port, to.port, p.len);
-  if (from.address.family === 4) {
-    p.at -= ipv4.HEADER_LEN;
+/** Octets of the IP and the UDP header together. */
+export const UDP_HEADERS_LEN = {
+  4: ipv4.HEADER_LEN + udp.HEADER_LEN,
+  6: ipv6.HEADER_LEN + udp.HEADER_LEN,
+} as const;
+
+/** Where one end's address is, in octets as they go over the wire, and its port. */
+export interface UdpEnd {
+  readonly bytes: Uint8Array;
+  readonly at: number;
+  readonly port: number;
+}
+
+/** Writes IP and UDP headers at `at`, all of them but what depends on the payload. */
+export function writeUdpHeaders(
+  p: Uint8Array,
+  at: number,
+  family: Family,
+  from: UdpEnd,
+  to: UdpEnd,
+  { trafficClass, hopLimit }: UdpMeta,
+): void {
+  if (family === 4) {
     // No identification, and "do not fragment": an atomic datagram (RFC 6864 §4.1), since it
     // arrived whole.
-    const { trafficClass, hopLimit } = meta;
-    ipv4.write(p.bytes, p.at, trafficClass, p.len, 0, ipv4.FLAG_DF, hopLimit, PROTO.UDP);
-    p.bytes.set(from.address.bytes, p.at + ipv4.SRC_AT);
-    p.bytes.set(to.address.bytes, p.at + ipv4.DST_AT);
-    ipv4.updateChecksum(p.bytes, p.at);
+    ipv4.write(p, at, trafficClass, 0, 0, ipv4.FLAG_DF, hopLimit, PROTO.UDP);
+    bytes.copy(from.bytes, from.at, p, at + ipv4.SRC_AT, 4);
+    bytes.copy(to.bytes, to.at, p, at + ipv4.DST_AT, 4);
+    udp.write(p, at + ipv4.HEADER_LEN, from.port, to.port, 0);
   } else {
-    prependIpv6(p, from.address, to.address, { ...meta, flowLabel: 0, nextHeader: PROTO.UDP });
-    udp.setChecksum(p.bytes, udpAt, udpChecksum6(p, udpAt));
+    ipv6.write(p, at, trafficClass, 0, 0, PROTO.UDP, hopLimit);
+    bytes.copy(from.bytes, from.at, p, at + ipv6.SRC_AT, 16);
+    bytes.copy(to.bytes, to.at, p, at + ipv6.DST_AT, 16);
+    udp.write(p, at + ipv6.HEADER_LEN, from.port, to.port, 0);
   }
 }
 
-export interface Ipv6Meta extends UdpMeta {
-  readonly flowLabel: number;
-  readonly nextHeader: number;
+/**
+ * Completes the headers that `writeUdpHeaders` has put in front of a payload of at most
+ * `UDP_PAYLOAD_MAX` octets. The UDP checksum is 0 on IPv4, as RFC 3948 §2.1 wants it for ESP in
+ * UDP, and true on IPv6, where 0 is not allowed (RFC 8200 §8.1): the kernel has checked the one
+ * that came.
+ */
+export function finishUdpHeaders(p: Packet, family: Family): void {
+  if (family === 4) {
+    ipv4.setTotalLen(p.bytes, p.at, p.len);
+    udp.setLen(p.bytes, p.at + ipv4.HEADER_LEN, p.len - ipv4.HEADER_LEN);
+    ipv4.updateChecksum(p.bytes, p.at);
+    return;
+  }
+  const udpAt = p.at + ipv6.HEADER_LEN;
+  ipv6.setPayloadLen(p.bytes, p.at, p.end - udpAt);
+  udp.setLen(p.bytes, udpAt, p.end - udpAt);
+  udp.setChecksum(p.bytes, udpAt, udpChecksum6(p, udpAt));
 }
 
-/** Writes a fixed IPv6 header in front of what is in the packet, at most 65,535 octets. */
-export function prependIpv6(p: Packet, from: Address, to: Address, meta: Ipv6Meta): void {
-  const payloadLen = p.len;
-  const { trafficClass, flowLabel, nextHeader, hopLimit } = meta;
-  p.at -= ipv6.HEADER_LEN;
-  ipv6.write(p.bytes, p.at, trafficClass, flowLabel, payloadLen, nextHeader, hopLimit);
-  p.bytes.set(from.bytes, p.at + ipv6.SRC_AT);
-  p.bytes.set(to.bytes, p.at + ipv6.DST_AT);
+/** Writes IP and UDP headers in front of a payload of at most `UDP_PAYLOAD_MAX` octets. */
+export function prependUdp(p: Packet, from: Endpoint, to: Endpoint, meta = UDP_META): void {
+  const { family } = from.address;
+  p.at -= UDP_HEADERS_LEN[family];
+  writeUdpHeaders(p.bytes, p.at, family, endOf(from), endOf(to), meta);
+  finishUdpHeaders(p, family);
+}
+
+function endOf({ address, port }: Endpoint): UdpEnd {
+  return { bytes: address.bytes, at: 0, port };
 }
 
 /** Who sends a UDP packet to whom, and where its payload is. */

@@ -9,7 +9,9 @@ import { pfkey } from './targets/pfkey.ts';
 import { pfkeySocket } from './targets/pfkey-socket.ts';
 import { policy } from './targets/policy.ts';
 import { reassembly } from './targets/reassembly.ts';
+import { segments } from './targets/segments.ts';
 import { setkey } from './targets/setkey.ts';
+import { tun } from './targets/tun.ts';
 import { wire } from './targets/wire.ts';
 
 /**
@@ -26,6 +28,8 @@ export const TARGETS: readonly Target[] = [
   pfkeySocket,
   setkey,
   policy,
+  segments,
+  tun,
 ].map(withKept);
 
 function withKept(target: Target): Target {

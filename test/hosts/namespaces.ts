@@ -69,8 +69,8 @@ export class Lab {
   }
 
   /**
-   * Joins two namespaces by a pair of devices, and gives them addresses such as `10.9.0.1/24`. As on
-   * a real wire there are no packets in it that are still to be cut into segments.
+   * Joins two namespaces by a pair of devices, and gives them addresses such as `10.9.0.1/24`. As
+   * on a real wire there are no packets in it that are still to be cut into segments.
    */
   wire(a: End, b: End): void {
     const peer = ['peer', 'name', b.device, 'netns', b.space];

@@ -17,11 +17,16 @@ export const IPV6_RECVHOPOPTS = 53;
 export const IPV6_RECVRTHDR = 56;
 export const IPV6_RECVDSTOPTS = 58;
 export const IPV6_RECVTCLASS = 66;
-const IP_TOS = 1;
-const IP_TTL = 2;
-const IPV6_PKTINFO = 50;
-const IPV6_HOPLIMIT = 52;
-const IPV6_TCLASS = 67;
+export const IP_TOS = 1;
+export const IP_TTL = 2;
+export const IPV6_PKTINFO = 50;
+export const IPV6_HOPLIMIT = 52;
+export const IPV6_TCLASS = 67;
+export const SOL_UDP = 17;
+/** Going out: octets of each datagram in the message. */
+export const UDP_SEGMENT = 103;
+/** Coming in: the same, from a socket with this option on. */
+export const UDP_GRO = 104;
 
 /** Which extension header each kind of control data holds, whole, with its next header. */
 const EXTENSION = new Map<number, number>([
@@ -45,6 +50,8 @@ export class Control {
   trafficClass = 0;
   hopLimit = 64;
   flowLabel = 0;
+  /** Octets of each datagram, when the message is several in a row; else 0. */
+  segment = 0;
   /**
    * Extension headers in the order in which they stood in the packet: begin and end in the vector's
    * bytes.
@@ -59,6 +66,7 @@ export class Control {
     this.trafficClass = 0;
     this.hopLimit = 64;
     this.flowLabel = 0;
+    this.segment = 0;
     this.extensions.length = 0;
     this.firstExtension = -1;
     this.#vector = vector;
@@ -68,6 +76,7 @@ export class Control {
   readonly #visit = (level: number, type: number, at: number, end: number): void => {
     if (level === IPPROTO_IP) this.#visit4(type, at, end);
     else if (level === IPPROTO_IPV6) this.#visit6(type, at, end);
+    else if (level === SOL_UDP && type === UDP_GRO && end - at >= 2) this.#visitUdp(at);
   };
 
   #visit4(type: number, at: number, end: number): void {
@@ -84,6 +93,10 @@ export class Control {
     else if (type === IPV6_TCLASS) this.trafficClass = view.getInt32(at, true) & 255;
     else if (type === IPV6_FLOWINFO) this.flowLabel = view.getUint32(at, false) & 0xf_ffff;
     else this.#visitExtension(type, at, end);
+  }
+
+  #visitUdp(at: number): void {
+    this.segment = this.#vector!.view.getUint16(at, true);
   }
 
   #visitExtension(type: number, at: number, end: number): void {

@@ -16,12 +16,16 @@ export interface Libc {
   readonly close: (fd: number) => number;
   readonly read: (fd: number, buffer: Native, len: number) => number;
   readonly write: (fd: number, buffer: Native, len: number) => number;
+  readonly readv: (fd: number, buffers: Native, count: number) => number;
+  readonly writev: (fd: number, buffers: Native, count: number) => number;
   readonly ioctl: (fd: number, request: number, argument: Native) => number;
   readonly fcntl: (fd: number, command: number, argument: number) => number;
   readonly socket: (domain: number, type: number, protocol: number) => number;
   readonly bind: (fd: number, name: Native, len: number) => number;
   readonly listen: (fd: number, backlog: number) => number;
   readonly accept4: (fd: number, name: Native, len: Native, flags: number) => number;
+  readonly getsockname: (fd: number, name: Native, len: Native) => number;
+  readonly getpeername: (fd: number, name: Native, len: Native) => number;
   readonly recv: (fd: number, buffer: Native, len: number, flags: number) => number;
   readonly setsockopt: (
     fd: number,
@@ -64,7 +68,11 @@ export interface Libc {
 
 /** Linux's numbers, the same on every architecture that koffi is built for. */
 export const EINTR = 4;
+export const EIO = 5;
 export const EAGAIN = 11;
+export const EINVAL = 22;
+export const EMSGSIZE = 90;
+export const EOPNOTSUPP = 95;
 export const O_RDWR = 2;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
@@ -118,12 +126,16 @@ function declare(koffi: typeof Koffi): Libc {
     close: define('int close(int fd)'),
     read: define('long read(int fd, uintptr_t buffer, size_t len)'),
     write: define('long write(int fd, uintptr_t buffer, size_t len)'),
+    readv: define('long readv(int fd, uintptr_t buffers, int count)'),
+    writev: define('long writev(int fd, uintptr_t buffers, int count)'),
     ioctl: define('int ioctl(int fd, unsigned long request, uintptr_t argument)'),
     fcntl: define('int fcntl(int fd, int command, int argument)'),
     socket: define('int socket(int domain, int type, int protocol)'),
     bind: define('int bind(int fd, uintptr_t name, uint32_t len)'),
     listen: define('int listen(int fd, int backlog)'),
     accept4: define('int accept4(int fd, uintptr_t name, uintptr_t len, int flags)'),
+    getsockname: define('int getsockname(int fd, uintptr_t name, uintptr_t len)'),
+    getpeername: define('int getpeername(int fd, uintptr_t name, uintptr_t len)'),
     recv: define('long recv(int fd, uintptr_t buffer, size_t len, int flags)'),
     setsockopt: define(
       'int setsockopt(int fd, int level, int option, uintptr_t value, uint32_t len)',

@@ -1,3 +1,4 @@
+import { copy, setU16, zero } from '../../wire/bytes.ts';
 import { AF_INET, AF_INET6, type Libc } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, unpin } from './native-memory.ts';
 
@@ -17,6 +18,14 @@ const IOVEC_LEN = 16;
 const NAME_LEN = 32;
 const CMSG_LEN = 16;
 
+export interface VectorOptions {
+  readonly messages: number;
+  /** Pieces of memory that all messages together are made of. Default: one for each. */
+  readonly buffers?: number;
+  /** Octets for control data of each message, a multiple of 8. Default none. */
+  readonly controlLen?: number;
+}
+
 export class MessageVector {
   readonly count: number;
   readonly base: number;
@@ -26,21 +35,20 @@ export class MessageVector {
   readonly #controlsAt: number;
   readonly #controlLen: number;
 
-  /** `controlLen`: octets for control data of each message, a multiple of 8. */
-  constructor(c: Libc, count: number, controlLen = 0) {
-    this.count = count;
+  /** Message `i` is buffer `i`, until `setBuffers` says otherwise. */
+  constructor(c: Libc, { messages, buffers = messages, controlLen = 0 }: VectorOptions) {
+    this.count = messages;
     this.#controlLen = controlLen;
-    this.#iovecsAt = HEADER_LEN * count;
-    this.#namesAt = this.#iovecsAt + IOVEC_LEN * count;
-    this.#controlsAt = this.#namesAt + NAME_LEN * count;
-    this.#block = nativeBlock(c, this.#controlsAt + controlLen * count);
+    this.#iovecsAt = HEADER_LEN * messages;
+    this.#namesAt = this.#iovecsAt + IOVEC_LEN * buffers;
+    this.#controlsAt = this.#namesAt + NAME_LEN * messages;
+    this.#block = nativeBlock(c, this.#controlsAt + controlLen * messages);
     this.base = this.#block.base;
-    for (let i = 0; i < count; i++) {
+    for (let i = 0; i < messages; i++) {
       const at = i * HEADER_LEN;
       setWord(this.view, at, this.base + this.#namesAt + i * NAME_LEN);
-      setWord(this.view, at + 16, this.base + this.#iovecsAt + i * IOVEC_LEN);
-      setWord(this.view, at + 24, 1);
       if (controlLen > 0) setWord(this.view, at + 32, this.base + this.controlAt(i));
+      if (i < buffers) this.setBuffers(i, i, 1);
     }
   }
 
@@ -57,14 +65,24 @@ export class MessageVector {
     return this.#block.bytes;
   }
 
+  /** Buffer number `i`, which is not necessarily that of message `i`. */
   setBuffer(i: number, address: number, len: number): void {
     setWord(this.view, this.#iovecsAt + i * IOVEC_LEN, address);
     setWord(this.view, this.#iovecsAt + i * IOVEC_LEN + 8, len);
   }
 
-  /** Before each receive: the kernel has overwritten the lengths. */
-  prepareReceive(): void {
-    for (let i = 0; i < this.count; i++) {
+  /** Message `i` is made of `count` buffers, from number `first` on. */
+  setBuffers(i: number, first: number, count: number): void {
+    setWord(this.view, i * HEADER_LEN + 16, this.base + this.#iovecsAt + first * IOVEC_LEN);
+    setWord(this.view, i * HEADER_LEN + 24, count);
+  }
+
+  /**
+   * Before each receive, for those that were filled by the last one: the kernel has overwritten the
+   * lengths.
+   */
+  prepareReceive(count: number): void {
+    for (let i = 0; i < count; i++) {
       const at = i * HEADER_LEN;
       this.view.setUint32(at + 8, NAME_LEN, true);
       setWord(this.view, at + 40, this.#controlLen);
@@ -72,15 +90,20 @@ export class MessageVector {
   }
 
   /** Where to send message `i`: `addressAt` points to 4 or 16 octets in `from`. */
-  setName(i: number, family: 4 | 6, from: Uint8Array, addressAt: number): void {
+  setName(i: number, family: 4 | 6, from: Uint8Array, addressAt: number, port = 0): void {
     const at = this.nameAt(i);
-    this.bytes.fill(0, at, at + NAME_LEN);
-    const inet = family === 4 ? AF_INET : AF_INET6;
-    this.view.setUint16(at, inet, true);
-    const len = family === 4 ? 4 : 16;
-    const to = at + (family === 4 ? 4 : 8);
-    for (let k = 0; k < len; k++) this.bytes[to + k] = from[addressAt + k]!;
-    this.view.setUint32(i * HEADER_LEN + 8, family === 4 ? 16 : 28, true);
+    const { bytes, view } = this.#block;
+    zero(bytes, at, NAME_LEN);
+    bytes[at] = family === 4 ? AF_INET : AF_INET6;
+    setU16(bytes, at + 2, port);
+    if (family === 4) copy(from, addressAt, bytes, at + 4, 4);
+    else copy(from, addressAt, bytes, at + 8, 16);
+    view.setUint32(i * HEADER_LEN + 8, family === 4 ? 16 : 28, true);
+  }
+
+  /** How many octets of control data message `i` is sent with. */
+  setControlLen(i: number, len: number): void {
+    setWord(this.view, i * HEADER_LEN + 40, len);
   }
 
   nameAt(i: number): number {

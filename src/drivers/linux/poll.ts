@@ -1,4 +1,5 @@
 import type { Libc } from './libc.ts';
+import { type NativeBlock, nativeBlock } from './native-memory.ts';
 
 /**
  * Something that is being watched; `close` ends it, and must come before the descriptor is closed.
@@ -67,6 +68,49 @@ export function watch(c: Libc, fd: number, onReady: () => void): EventWatch {
       if (watched.delete(handle)) handle.close();
     },
   };
+}
+
+/** As `watch`, for a descriptor that packets come by: `readArrived` knows it. */
+export function watchPackets(c: Libc, fd: number, onReady: () => void): Watch {
+  const watching = watch(c, fd, onReady);
+  packetReaders.set(fd, onReady);
+  return {
+    close(): void {
+      packetReaders.delete(fd);
+      watching.close();
+    },
+  };
+}
+
+const packetReaders = new Map<number, () => void>();
+/** struct pollfd: the descriptor, what is asked, what is so. */
+const POLLFD_LEN = 8;
+const POLLFD_MAX = 64;
+const POLLIN = 1;
+/** As many batches of each descriptor: when more has arrived, the host is behind anyway. */
+const ROUNDS_MAX = 64;
+let pollfds: NativeBlock | undefined;
+
+/**
+ * Calls who reads packets, as the event loop will, until all that have arrived by now are read: for
+ * whoever is about to change what becomes of packets. Must not be called by a reader of packets.
+ */
+export function readArrived(c: Libc): void {
+  pollfds ??= nativeBlock(c, POLLFD_LEN * POLLFD_MAX);
+  const { view, base } = pollfds;
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const readers = [...packetReaders].slice(0, POLLFD_MAX);
+    for (const [i, [fd]] of readers.entries()) {
+      view.setInt32(POLLFD_LEN * i, fd, true);
+      view.setUint32(POLLFD_LEN * i + 4, POLLIN, true);
+    }
+    if (readers.length === 0 || c.poll(base, readers.length, 0) <= 0) return;
+    const ready = readers.filter(
+      (_, i) => (view.getUint16(POLLFD_LEN * i + 6, true) & POLLIN) !== 0,
+    );
+    if (ready.length === 0) return;
+    for (const [, read] of ready) read();
+  }
 }
 
 function turn(): void {}

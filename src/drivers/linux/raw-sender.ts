@@ -22,7 +22,8 @@ export class RawSender {
 
   /** Takes a socket over. */
   add(family: Family, fd: number): void {
-    this.#lanes.set(family, { fd, family, vector: new MessageVector(this.#c, BATCH_MAX), used: 0 });
+    const vector = new MessageVector(this.#c, { messages: BATCH_MAX });
+    this.#lanes.set(family, { fd, family, vector, used: 0 });
   }
 
   send(packets: readonly Packet[], count: number): void {

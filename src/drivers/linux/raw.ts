@@ -4,6 +4,7 @@ import * as icmp from '../../wire/icmp.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import type { Packet, PacketSink } from '../../wire/packet.ts';
 import { PROTO } from '../../wire/protocol.ts';
+import { BATCH_MAX } from '../held.ts';
 import type { Link } from '../link.ts';
 import { Refusals } from '../refusals.ts';
 import {
@@ -19,7 +20,7 @@ import {
 } from './control.ts';
 import { type Libc, libc, SOCK_RAW } from './libc.ts';
 import { RawSender } from './raw-sender.ts';
-import { type Rebuild, Receiver } from './receiver.ts';
+import { Receiver, type Source } from './receiver.ts';
 import { IPPROTO_IPV6, openSocket } from './socket.ts';
 
 export interface RawOptions {
@@ -35,6 +36,8 @@ export interface RawOptions {
   readonly families: readonly Family[];
   /** Octets that may wait in the kernel for each socket. Default 8 MiB. */
   readonly bufferLen?: number;
+  /** Packets that are read at once, 64 at most, which is the default. */
+  readonly messages?: number;
 }
 
 export interface RawLink extends Link {
@@ -73,7 +76,11 @@ export function openRaw(options: RawOptions): RawLink {
 export function openErrors(options: Pick<RawOptions, 'mark' | 'families'>): RawLink {
   const protocols = [PROTO.ICMP, PROTO.ICMPV6];
   // They are small, and what is more than this is somebody who plays.
-  return new Raw(libc('raw ICMP'), { ...options, protocols, bufferLen: 256 << 10 }, []);
+  return new Raw(
+    libc('raw ICMP'),
+    { ...options, protocols, bufferLen: 256 << 10, messages: 8 },
+    [],
+  );
 }
 
 const ERROR_TYPES: Readonly<
@@ -102,7 +109,10 @@ class Raw implements RawLink {
   readonly #control = new Control();
 
   constructor(c: Libc, options: RawOptions, sendFamilies: readonly Family[]) {
-    this.#receiver = new Receiver(c, this.#refusals, CONTROL_LEN);
+    this.#receiver = new Receiver(c, this.#refusals, {
+      controlLen: CONTROL_LEN,
+      messages: options.messages ?? BATCH_MAX,
+    });
     this.#sender = new RawSender(c, this.#refusals);
     try {
       // All receiving sockets first: without one the kernel answers ESP by "protocol unreachable",
@@ -111,7 +121,8 @@ class Raw implements RawLink {
         for (const protocol of options.protocols) {
           if ((ERROR_TYPES[protocol]?.family ?? family) !== family) continue;
           const fd = open(c, options, family, protocol, family === 6 ? TELL_HEADERS : []);
-          this.#receiver.add(fd, family === 4 ? whole : this.#rebuild6(protocol));
+          const rebuild = family === 4 ? whole : this.#rebuild6(protocol);
+          this.#receiver.add({ fd, rebuild });
         }
       }
       for (const family of sendFamilies) {
@@ -142,7 +153,7 @@ class Raw implements RawLink {
     this.#receiver.close();
   }
 
-  #rebuild6(protocol: number): Rebuild {
+  #rebuild6(protocol: number): Source['rebuild'] {
     return (vector, i, packet) => {
       const control = this.#control;
       control.read(vector, i);

@@ -1,3 +1,4 @@
+import { type Credentials, credentialsOf } from './credentials.ts';
 import { EAGAIN, failure, type Libc, MSG_DONTWAIT, SOCK_FLAGS } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, withBlock } from './native-memory.ts';
 import { type EventWatch, type Watch, watch } from './poll.ts';
@@ -97,6 +98,9 @@ function messageMemory(c: Libc): MessageMemory {
   return { header, octets };
 }
 
+/** The overflow user, who owns nothing. */
+const NOBODY: Credentials = { pid: 0, uid: 65_534 };
+
 export interface SeqpacketEvents {
   /** There may be a message, or the end. */
   readonly readable: () => void;
@@ -185,6 +189,11 @@ export class SeqpacketSocket {
     to.bytes.fill(0, 0, octets.length);
     if (sent >= 0) return 'sent';
     return this.#c.errno() === EAGAIN ? 'full' : 'gone';
+  }
+
+  /** Who was at the other end when it connected (SO_PEERCRED). */
+  get peer(): Credentials {
+    return credentialsOf(this.#c, this.#fd) ?? NOBODY;
   }
 
   /** How many octets may wait for the other end, by the kernel's count, which doubles it. */

@@ -13,7 +13,7 @@ const SO_MARK = 36;
  * engine knows better, so our sockets neither give such hints nor follow them.
  */
 const PMTUDISC_INTERFACE = 4;
-const MTU_DISCOVER = { 4: [IPPROTO_IP, 10], 6: [IPPROTO_IPV6, 23] } as const;
+export const MTU_DISCOVER = { 4: [IPPROTO_IP, 10], 6: [IPPROTO_IPV6, 23] } as const;
 const ICMP_FILTER = { 4: [255, 1], 6: [58, 1] } as const;
 
 export interface SocketOptions {
@@ -43,12 +43,12 @@ export function openSocket(c: Libc, what: string, options: SocketOptions): numbe
   const fd = c.socket(domain, options.type | SOCK_FLAGS, options.protocol);
   if (fd < 0) throw failure(c, what);
   try {
-    setOption(c, fd, SOL_SOCKET, SO_MARK, options.mark, what);
-    setOption(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, options.bufferLen, what);
-    setOption(c, fd, SOL_SOCKET, SO_SNDBUFFORCE, options.bufferLen, what);
+    mustSetOption(c, fd, SOL_SOCKET, SO_MARK, options.mark, what);
+    mustSetOption(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, options.bufferLen, what);
+    mustSetOption(c, fd, SOL_SOCKET, SO_SNDBUFFORCE, options.bufferLen, what);
     const [level, name] = MTU_DISCOVER[options.family];
-    setOption(c, fd, level, name, PMTUDISC_INTERFACE, what);
-    for (const [level, name] of options.on ?? []) setOption(c, fd, level, name, 1, what);
+    mustSetOption(c, fd, level, name, PMTUDISC_INTERFACE, what);
+    for (const [level, name] of options.on ?? []) mustSetOption(c, fd, level, name, 1, what);
     if (options.icmpTypes !== undefined) onlyTypes(c, fd, options.family, options.icmpTypes, what);
     if (options.device !== undefined) bindToDevice(c, fd, options.device, what);
     return fd;
@@ -58,7 +58,7 @@ export function openSocket(c: Libc, what: string, options: SocketOptions): numbe
   }
 }
 
-function setOption(
+function mustSetOption(
   c: Libc,
   fd: number,
   level: number,
@@ -66,11 +66,22 @@ function setOption(
   value: number,
   what: string,
 ): void {
-  withBlock(c, 64, (block) => {
+  if (!setOption(c, fd, level, option, value)) {
+    throw failure(c, `${what}: socket option ${level}/${option}`);
+  }
+}
+
+/** Sets an option that is an int; false where the kernel refuses it. */
+export function setOption(
+  c: Libc,
+  fd: number,
+  level: number,
+  option: number,
+  value: number,
+): boolean {
+  return withBlock(c, 64, (block) => {
     block.view.setInt32(0, value, true);
-    if (c.setsockopt(fd, level, option, block.base, 4) < 0) {
-      throw failure(c, `${what}: socket option ${level}/${option}`);
-    }
+    return c.setsockopt(fd, level, option, block.base, 4) === 0;
   });
 }
 

@@ -1,8 +1,14 @@
-import type { Family } from '../../base/address.ts';
-import { addressFrom, isUnspecified } from '../../base/address.ts';
+import { ADDRESS_LEN, type Family } from '../../base/address.ts';
+import { u16 } from '../../wire/bytes.ts';
 import type { Packet, PacketSink } from '../../wire/packet.ts';
 import { Refusals } from '../refusals.ts';
-import { prependUdp, UDP_PAYLOAD_MAX } from '../udp-packet.ts';
+import {
+  finishUdpHeaders,
+  UDP_HEADERS_LEN,
+  UDP_PAYLOAD_MAX,
+  writeUdpHeaders,
+} from '../udp-packet.ts';
+import type { Payloads } from './batch.ts';
 import {
   Control,
   IP_PKTINFO,
@@ -12,12 +18,17 @@ import {
   IPV6_RECVPKTINFO,
   IPV6_RECVTCLASS,
   IPV6_V6ONLY,
+  SOL_UDP,
+  UDP_GRO,
 } from './control.ts';
 import { AF_INET, AF_INET6, failure, type Libc, libc, SOCK_DGRAM } from './libc.ts';
 import type { MessageVector } from './messages.ts';
 import { withBlock } from './native-memory.ts';
-import { Receiver } from './receiver.ts';
-import { IPPROTO_IP, IPPROTO_IPV6, openSocket } from './socket.ts';
+import { type Offload, type OffloadWish, offload } from './offload.ts';
+import { type PacketMemory, packetMemory } from './packet-memory.ts';
+import { Receiver, type Source } from './receiver.ts';
+import { IPPROTO_IP, IPPROTO_IPV6, openSocket, setOption } from './socket.ts';
+import { UdpSender } from './udp-sender.ts';
 
 export interface UdpEncapOptions {
   /** 4500 (RFC 3948 §2.1), or what both sides agreed on. */
@@ -26,15 +37,24 @@ export interface UdpEncapOptions {
   readonly families: readonly Family[];
   /** Octets that may wait in the kernel for each socket. Default 8 MiB. */
   readonly bufferLen?: number;
+  /** Default `auto`. */
+  readonly offload?: OffloadWish;
 }
 
-/** Receives ESP in UDP. Sending is done by raw sockets, from the same port. */
+/** ESP in UDP: receives all of it, and sends what goes better by this port than by raw sockets. */
 export interface UdpEncap {
   readonly port: number;
   /** Sets who gets what arrives: whole IP packets with UDP inside. */
   receive(handler: PacketSink): void;
+  /**
+   * Sends whole IP packets in their order: rows of datagrams from this port to one peer as one
+   * message, all else by `raw`.
+   */
+  sendBy(raw: PacketSink): PacketSink;
   readonly refused: number;
   readonly refusals: ReadonlyMap<string, number>;
+  /** For people: whether rows of datagrams are sent and received as one, or why not. */
+  describe(): string;
   close(): void;
 }
 
@@ -53,30 +73,50 @@ const CONTROL_LEN = 256;
  */
 export function openUdpEncap(options: UdpEncapOptions): UdpEncap {
   const c = libc('ESP in UDP');
+  const how = offload(options.offload ?? 'auto', c);
+  const segments = 'why' in how ? undefined : how.segments;
+  const memory = packetMemory(c);
+  const header = memory.take(64);
   const refusals = new Refusals();
-  const receiver = new Receiver(c, refusals, CONTROL_LEN);
-  const control = new Control();
+  const receiver = new Receiver(c, refusals, { controlLen: CONTROL_LEN, segments });
+  const sender = segments && new UdpSender(c, memory, options.port, refusals);
+  let isCoalescing = segments !== undefined;
+  const close = () => {
+    receiver.close();
+    sender?.release();
+    memory.give(header);
+  };
   try {
     for (const family of options.families) {
-      receiver.add(openPort(c, options, family), (vector, i, packet) =>
-        rebuild(vector, i, packet, family, options.port, control),
-      );
+      const fd = openPort(c, options, family);
+      if (segments) isCoalescing = setOption(c, fd, SOL_UDP, UDP_GRO, 1) && isCoalescing;
+      const headerAt = segments && header.at;
+      receiver.add(new PortSource(fd, family, options.port, memory, headerAt));
+      sender?.add(family, fd);
     }
   } catch (error) {
-    receiver.close();
+    close();
     throw error;
   }
   return {
     port: options.port,
     receive: (handler) => receiver.receive(handler),
+    sendBy: (raw) => (sender ? (packets, count) => sender.send(packets, count, raw) : raw),
+    describe: () => describe(how, isCoalescing),
     get refused() {
       return refusals.total;
     },
     get refusals() {
       return refusals.byReason;
     },
-    close: () => receiver.close(),
+    close,
   };
+}
+
+function describe(how: Offload, isCoalescing: boolean): string {
+  if ('why' in how) return `no offload: ${how.why}`;
+  const received = isCoalescing ? 'UDP_SEGMENT and UDP_GRO' : 'UDP_SEGMENT, no UDP_GRO';
+  return `${received}, ${how.segments.name}`;
 }
 
 function openPort(c: Libc, options: UdpEncapOptions, family: Family): number {
@@ -103,22 +143,67 @@ function openPort(c: Libc, options: UdpEncapOptions, family: Family): number {
   return fd;
 }
 
-function rebuild(
-  vector: MessageVector,
-  i: number,
-  packet: Packet,
-  family: Family,
-  port: number,
-  control: Control,
-): string | undefined {
-  control.read(vector, i);
-  if (control.dstAt < 0) return 'destination not told';
-  if (packet.len > UDP_PAYLOAD_MAX[family]) return 'too long to receive';
-  const nameAt = vector.nameAt(i);
-  const from = addressFrom(family, vector.bytes, nameAt + (family === 4 ? 4 : 8));
-  const to = addressFrom(family, vector.bytes, control.dstAt);
-  if (isUnspecified(from)) return 'source not told';
-  const fromPort = vector.view.getUint16(nameAt + 2, false);
-  prependUdp(packet, { address: from, port: fromPort }, { address: to, port }, control);
-  return undefined;
+/** Makes IP packets of what a port gets; the kernel may put datagrams of one sender in a row. */
+class PortSource implements Source {
+  readonly fd: number;
+  readonly #family: Family;
+  readonly #port: number;
+  readonly #control = new Control();
+  readonly #payloads: Payloads | undefined;
+  readonly #memory: PacketMemory;
+
+  constructor(
+    fd: number,
+    family: Family,
+    port: number,
+    memory: PacketMemory,
+    headerAt: number | undefined,
+  ) {
+    this.fd = fd;
+    this.#family = family;
+    this.#port = port;
+    this.#memory = memory;
+    if (headerAt === undefined) return;
+    this.#payloads = { at: 0, end: 0, family, segment: 0, header: headerAt };
+  }
+
+  coalesced(vector: MessageVector, i: number): Payloads | string | undefined {
+    this.#control.read(vector, i);
+    const payloads = this.#payloads;
+    if (payloads === undefined || this.#control.segment <= 0) return undefined;
+    payloads.segment = this.#control.segment;
+    return this.#writeHeaders(vector, i, this.#memory.bytes, payloads.header) ?? payloads;
+  }
+
+  /** After `coalesced`, which has read the control data. */
+  rebuild(vector: MessageVector, i: number, packet: Packet): string | undefined {
+    const family = this.#family;
+    if (packet.len > UDP_PAYLOAD_MAX[family]) return 'too long to receive';
+    packet.at -= UDP_HEADERS_LEN[family];
+    const wrong = this.#writeHeaders(vector, i, packet.bytes, packet.at);
+    if (wrong === undefined) finishUdpHeaders(packet, family);
+    return wrong;
+  }
+
+  #writeHeaders(
+    vector: MessageVector,
+    i: number,
+    to: Uint8Array,
+    toAt: number,
+  ): string | undefined {
+    const { bytes } = vector;
+    const family = this.#family;
+    if (this.#control.dstAt < 0) return 'destination not told';
+    const nameAt = vector.nameAt(i);
+    const from = { bytes, at: nameAt + (family === 4 ? 4 : 8), port: u16(bytes, nameAt + 2) };
+    if (isZero(bytes, from.at, ADDRESS_LEN[family])) return 'source not told';
+    const local = { bytes, at: this.#control.dstAt, port: this.#port };
+    writeUdpHeaders(to, toAt, family, from, local, this.#control);
+    return undefined;
+  }
+}
+
+function isZero(p: Uint8Array, at: number, len: number): boolean {
+  for (let i = at; i < at + len; i++) if (p[i] !== 0) return false;
+  return true;
 }

@@ -1,0 +1,230 @@
+import type { Family } from '../../base/address.ts';
+import {
+  PACKET_LEN_MAX,
+  PACKET_LEN_SMALL,
+  type Packet,
+  PacketArena,
+  type PacketSink,
+  slotLen,
+} from '../../wire/packet.ts';
+import { BATCH_MAX } from '../held.ts';
+import type { PacketMemory, Region } from './packet-memory.ts';
+import { CUT, DEAL, FAILURE, type Segments } from './segments.ts';
+
+/** Slots for segments that are larger than the usual wire carries: jumbo frames. */
+const BIG_SLOTS = 8;
+
+/**
+ * Segments of one large packet are handed on so many at a time that, with what protection usually
+ * adds to each, they go on as one message over UDP. More would make two messages of them, one of
+ * which is small.
+ */
+const MESSAGE_LEN = 65_507;
+const PROTECTION_LEN = 100;
+
+/** Slots of one size, and their places as the byte loops want them. */
+interface Shelf {
+  readonly slots: readonly Packet[];
+  readonly room: number;
+  /** Pairs of words: the place of a slot, and how long what was put there is. */
+  readonly placesWord: number;
+}
+
+/** A large packet that is to be cut into segments of its own. */
+export interface Whole {
+  at: number;
+  end: number;
+  family: Family;
+  protocol: number;
+  /** Octets of payload in each segment but the last. */
+  segment: number;
+}
+
+/** UDP payloads that lie one behind the other, and the header that each of them gets. */
+export interface Payloads {
+  at: number;
+  end: number;
+  family: Family;
+  segment: number;
+  /** 28 or 48 octets in the packet memory, without lengths and checksums. */
+  header: number;
+}
+
+/**
+ * Collects the packets that were read, some of them cut from large ones, and hands them on, 64 at a
+ * time or whenever it is told to.
+ */
+export class Batch {
+  readonly #memory: PacketMemory;
+  readonly #segments: Segments | undefined;
+  readonly #small: Shelf;
+  readonly #big: Shelf;
+  readonly #jobWord: number;
+  readonly #region: Region;
+  readonly #packets: Packet[] = [];
+  #count = 0;
+  #sink: PacketSink | undefined;
+  #released = false;
+
+  constructor(memory: PacketMemory, segments: Segments | undefined) {
+    this.#memory = memory;
+    this.#segments = segments;
+    const smallLen = BATCH_MAX * slotLen(PACKET_LEN_SMALL);
+    const bigLen = BIG_SLOTS * slotLen(PACKET_LEN_MAX);
+    const wordsLen = 4 * (2 * BATCH_MAX + 2 * BIG_SLOTS + CUT.words);
+    this.#region = memory.take(smallLen + bigLen + wordsLen);
+    const { at } = this.#region;
+    const wordsAt = at + smallLen + bigLen;
+    const small = slotsAt(memory, at, BATCH_MAX, PACKET_LEN_SMALL);
+    const big = slotsAt(memory, at + smallLen, BIG_SLOTS, PACKET_LEN_MAX);
+    this.#small = shelf(memory, small, PACKET_LEN_SMALL, wordsAt / 4);
+    this.#big = shelf(memory, big, PACKET_LEN_MAX, wordsAt / 4 + 2 * BATCH_MAX);
+    this.#jobWord = wordsAt / 4 + 2 * BATCH_MAX + 2 * BIG_SLOTS;
+  }
+
+  set sink(sink: PacketSink) {
+    this.#sink = sink;
+  }
+
+  /** Whoever is handed packets may close the link that they came from. */
+  get isReleased(): boolean {
+    return this.#released;
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  /** A slot of usual size that nothing in the batch occupies, number `count` of 64. */
+  get slots(): readonly Packet[] {
+    return this.#small.slots;
+  }
+
+  /** Adds a packet, whoever's slot it is in; it stays there until the batch was handed on. */
+  add(packet: Packet): void {
+    this.#packets[this.#count++] = packet;
+    if (this.#count === BATCH_MAX) this.handOn();
+  }
+
+  /** False once released. */
+  handOn(): boolean {
+    const count = this.#count;
+    this.#count = 0;
+    if (count > 0 && !this.#released) this.#sink?.(this.#packets, count);
+    return !this.#released;
+  }
+
+  /** Adds the segments of a large packet. A string: what is wrong with it. */
+  cut({ at, end, family, protocol, segment }: Whole): string | undefined {
+    const words = this.#memory.words;
+    const job = this.#jobWord;
+    words[job + CUT.at] = at;
+    words[job + CUT.end] = end;
+    words[job + CUT.family] = family;
+    words[job + CUT.protocol] = protocol;
+    words[job + CUT.segment] = segment;
+    const most = segmentsOfMessage(segment);
+    if (this.#count >= most && !this.handOn()) return undefined;
+    let from = 0;
+    let total = 1;
+    for (let on = this.#small; from < total; ) {
+      const first = this.#begin(on, CUT, from, most);
+      const done = this.#segments?.cut(job * 4) ?? FAILURE.malformed;
+      if (done === FAILURE.tooLarge && on === this.#small) {
+        on = this.#big;
+        if (!this.handOn()) return undefined;
+        continue;
+      }
+      if (done < 0) return done === FAILURE.tooLarge ? 'segments too long' : 'cannot be cut';
+      total = words[job + CUT.total]!;
+      from += done;
+      if (!this.#addCut(on, first, done, most)) return undefined;
+    }
+    return undefined;
+  }
+
+  /** Adds the datagrams that came as one. A string: what is wrong with them. */
+  deal({ at, end, family, segment, header }: Payloads): string | undefined {
+    const words = this.#memory.words;
+    const job = this.#jobWord;
+    words[job + DEAL.at] = at;
+    words[job + DEAL.end] = end;
+    words[job + DEAL.header] = header;
+    words[job + DEAL.family] = family;
+    words[job + DEAL.segment] = segment;
+    let from = 0;
+    // What is behind the last datagram of this batch would only come with the next one.
+    const waiting = Math.ceil((end - at) / segment);
+    if (this.#count + waiting > BATCH_MAX && !this.handOn()) return undefined;
+    for (let on = this.#small; from < end - at; ) {
+      const first = this.#begin(on, DEAL, from, BATCH_MAX);
+      const done = this.#segments?.deal(job * 4) ?? FAILURE.malformed;
+      if (done === FAILURE.tooLarge && on === this.#small) {
+        on = this.#big;
+        if (!this.handOn()) return undefined;
+        continue;
+      }
+      if (done < 0) return done === FAILURE.tooLarge ? 'datagrams too long' : 'cannot be dealt out';
+      from += done * segment;
+      if (!this.#addCut(on, first, done, BATCH_MAX)) return undefined;
+    }
+    return undefined;
+  }
+
+  release(): void {
+    if (this.#released) return;
+    this.#released = true;
+    this.#memory.give(this.#region);
+  }
+
+  /**
+   * Sets which slots are free for the job, up to `most` packets in the batch; returns the first of
+   * them.
+   */
+  #begin(on: Shelf, job: typeof CUT | typeof DEAL, from: number, most: number): number {
+    const words = this.#memory.words;
+    const first = on === this.#small ? this.#count : 0;
+    const end = Math.min(on.slots.length, most);
+    words[this.#jobWord + job.from] = from;
+    words[this.#jobWord + job.places] = 4 * (on.placesWord + 2 * first);
+    words[this.#jobWord + job.count] = end - first;
+    words[this.#jobWord + job.room] = on.room;
+    return first;
+  }
+
+  #addCut(on: Shelf, first: number, done: number, most: number): boolean {
+    const words = this.#memory.words;
+    let before = 0;
+    for (let i = 0; i < done; i++) {
+      const packet = on.slots[first + i]!;
+      const len = words[on.placesWord + 2 * (first + i) + 1]!;
+      packet.reset();
+      packet.end = packet.at + len;
+      packet.follows = len === before;
+      before = len;
+      this.#packets[this.#count++] = packet;
+    }
+    const isFull = on === this.#big || this.#count >= most;
+    return isFull ? this.handOn() : true;
+  }
+}
+
+function segmentsOfMessage(segment: number): number {
+  const most = Math.floor(MESSAGE_LEN / (segment + PROTECTION_LEN));
+  return Math.max(1, Math.min(BATCH_MAX, most));
+}
+
+export function slotsAt(memory: PacketMemory, at: number, count: number, room: number): Packet[] {
+  const arena = new PacketArena(count, { room, memory: { bytes: memory.bytes, at } });
+  return Array.from({ length: count }, () => arena.take()!);
+}
+
+function shelf(
+  { words }: PacketMemory,
+  slots: readonly Packet[],
+  room: number,
+  placesWord: number,
+): Shelf {
+  for (const [i, slot] of slots.entries()) words[placesWord + 2 * i] = slot.at;
+  return { slots, room, placesWord };
+}
