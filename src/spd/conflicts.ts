@@ -1,10 +1,9 @@
 import { describeRequest, describeSelector, type Policy } from './policy.ts';
 import type { PolicyIndex } from './policy-index.ts';
 import type { RuleTable } from './rule-table.ts';
-import { nibbleOf } from './split.ts';
 
-/** How much of the table is looked through for policies that a new one gets in the way of. */
-const VISITS_MAX = 256;
+/** How many policies are looked at for such that a new one gets in the way of. */
+const VISITS_MAX = 1024;
 
 /**
  * What is odd about a policy among the others, one sentence each: it can never apply, it keeps
@@ -38,17 +37,18 @@ export function conflictsOf(index: PolicyIndex, slot: number): string[] {
 /** An earlier rule that means every packet that this one means. */
 function findCover({ rules, tree }: PolicyIndex, slot: number): number | undefined {
   let cover: number | undefined;
+  const { values } = wordsOf(rules, slot);
   // A rule that covers this one leaves open what this one leaves open, so any packet of it will do.
-  tree.visit(
-    () => true,
-    (nibble) => valueNibble(rules, slot, nibble),
-    () => cover === undefined,
-    (other) => {
-      if (rules.compare(other, slot) >= 0) return false;
+  tree.visit(values, new Int32Array(values.length).fill(-1), {
+    everything: true,
+    isDone: () => cover !== undefined,
+    enter: () => true,
+    each: (other) => {
+      if (cover !== undefined || rules.compare(other, slot) >= 0) return false;
       if (covers(rules, other, slot)) cover = other;
       return cover === undefined;
     },
-  );
+  });
   return cover;
 }
 
@@ -59,17 +59,18 @@ function findOverlaps(
   let hidden: number | undefined;
   let crossing: number | undefined;
   let visits = 0;
-  tree.visit(
-    (nibble) => maskNibble(rules, slot, nibble) === 15,
-    (nibble) => valueNibble(rules, slot, nibble),
-    () => ++visits <= VISITS_MAX && (hidden === undefined || crossing === undefined),
-    (other) => {
-      if (other === slot) return true;
+  const { values, masks } = wordsOf(rules, slot);
+  tree.visit(values, masks, {
+    everything: true,
+    isDone: () => visits > VISITS_MAX || (hidden !== undefined && crossing !== undefined),
+    enter: () => true,
+    each: (other) => {
+      if (other === slot || ++visits > VISITS_MAX) return true;
       if (rules.compare(slot, other) < 0 && covers(rules, slot, other)) hidden ??= other;
       else if (isCrossing(rules, slot, other)) crossing ??= other;
       return true;
     },
-  );
+  });
   return { hidden, crossing };
 }
 
@@ -110,10 +111,10 @@ function describe(policy: Policy): string {
   return `policy ${policy.id} (${policy.direction} ${describeSelector(policy.selector)})`;
 }
 
-function valueNibble(rules: RuleTable, slot: number, nibble: number): number {
-  return nibbleOf(rules.words[slot * 2 * rules.keyWords + 2 * (nibble >> 3)]!, nibble);
-}
-
-function maskNibble(rules: RuleTable, slot: number, nibble: number): number {
-  return nibbleOf(rules.words[slot * 2 * rules.keyWords + 2 * (nibble >> 3) + 1]!, nibble);
+/** The words of a rule, and which bits of them count. */
+function wordsOf({ words, keyWords }: RuleTable, slot: number) {
+  const at = slot * 2 * keyWords;
+  const values = Int32Array.from({ length: keyWords }, (_, i) => words[at + 2 * i]!);
+  const masks = Int32Array.from({ length: keyWords }, (_, i) => words[at + 2 * i + 1]!);
+  return { values, masks };
 }

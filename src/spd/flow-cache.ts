@@ -13,7 +13,6 @@ export class FlowCache {
   readonly #lines: Int32Array;
   readonly #lineLen: number;
   #generation = 1;
-  #at = 0;
 
   /** `places`: a power of two. */
   constructor(keyWords: number, places: number) {
@@ -23,26 +22,29 @@ export class FlowCache {
     this.#lines = new Int32Array(places * this.#lineLen);
   }
 
-  /** What was said about this key, or UNKNOWN. */
-  get(key: Int32Array): number {
-    const lines = this.#lines;
-    const words = this.#keyWords;
+  /** The place of the key that stands at `k`, for the other methods. */
+  placeOf(keys: Int32Array, k: number): number {
     let hash = 0;
-    for (let i = 0; i < words; i++) hash = Math.imul(hash ^ key[i]!, 0x9e3779b1) ^ (hash >>> 15);
-    const at = ((hash ^ (hash >>> 16)) & this.#placeMask) * this.#lineLen;
-    this.#at = at;
-    if (lines[at + words + 1] !== this.#generation) return UNKNOWN;
-    for (let i = 0; i < words; i++) if (lines[at + i] !== key[i]) return UNKNOWN;
-    return lines[at + words]!;
+    for (let i = 0; i < this.#keyWords; i++) {
+      hash = Math.imul(hash ^ keys[k + i]!, 0x9e3779b1) ^ (hash >>> 15);
+    }
+    return ((hash ^ (hash >>> 16)) & this.#placeMask) * this.#lineLen;
   }
 
-  /** Notes the answer for the key that `get` was just asked about. */
-  set(key: Int32Array, answer: number): void {
+  /** What was said about this key, or UNKNOWN. */
+  get(place: number, keys: Int32Array, k: number): number {
     const lines = this.#lines;
-    const at = this.#at;
-    for (let i = 0; i < this.#keyWords; i++) lines[at + i] = key[i]!;
-    lines[at + this.#keyWords] = answer;
-    lines[at + this.#keyWords + 1] = this.#generation;
+    const words = this.#keyWords;
+    if (lines[place + words + 1] !== this.#generation) return UNKNOWN;
+    for (let i = 0; i < words; i++) if (lines[place + i] !== keys[k + i]) return UNKNOWN;
+    return lines[place + words]!;
+  }
+
+  set(place: number, keys: Int32Array, k: number, answer: number): void {
+    const lines = this.#lines;
+    for (let i = 0; i < this.#keyWords; i++) lines[place + i] = keys[k + i]!;
+    lines[place + this.#keyWords] = answer;
+    lines[place + this.#keyWords + 1] = this.#generation;
   }
 
   clear(): void {

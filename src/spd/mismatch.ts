@@ -26,7 +26,7 @@ export class MismatchFinder {
   constructor(p: Uint8Array, cursor: Cursor) {
     this.#rules = new RuleTable(cursor.family);
     this.#key = new Int32Array(this.#rules.keyWords);
-    writeKey(this.#key, p, cursor);
+    writeKey(this.#key, 0, p, cursor);
     this.#loopback = isLoopbackPacket(p, cursor);
     this.#cursor = cursor;
     this.#hidesProtocol = hidesProtocol(p, cursor);

@@ -2,7 +2,9 @@ import type { Family } from '../base/address.ts';
 import { u8 } from '../wire/bytes.ts';
 import { type Cursor, isExtension } from '../wire/cursor.ts';
 import { isLoopbackPacket } from '../wire/loopback.ts';
+import { BatchSearch, SEARCH_MAX } from './batch-search.ts';
 import { FlowCache, UNKNOWN } from './flow-cache.ts';
+import { LOOPBACK, PORTLESS } from './leaf-pool.ts';
 import type { Policy } from './policy.ts';
 import { RuleTable, writeKey } from './rule-table.ts';
 import { RuleTree } from './rule-tree.ts';
@@ -21,12 +23,32 @@ export interface CacheCounters {
 
 const NONE = -1;
 
+/**
+ * How many rules are looked at for the next tree with every change, and with every packet: a tenth
+ * of a millisecond, and some microseconds.
+ */
+const WORK = { change: 256, packet: 64 } as const;
+/** After so many lookups, and a quarter as many as there are policies, a better tree pays. */
+const ASKED_MIN = 1024;
+
 /** The policies of one direction and one family, ready to be asked about packets. */
 export class PolicyIndex {
   readonly rules: RuleTable;
-  readonly tree: RuleTree;
+  #tree: RuleTree;
+  /** A better one that is being made, a bit with every change and lookup; then it takes over. */
+  #next: RuleTree | undefined;
+  #asked = 0;
   readonly #counters: CacheCounters;
   readonly #cache: FlowCache | undefined;
+  readonly #search: BatchSearch;
+  // Of the packets that are looked up together: keys, flags, answers, numbers among all packets,
+  // and places in the cache.
+  readonly #keys: Int32Array;
+  readonly #flags = new Uint8Array(SEARCH_MAX);
+  readonly #found = new Int32Array(SEARCH_MAX);
+  readonly #numbers = new Int32Array(SEARCH_MAX);
+  readonly #places = new Int32Array(SEARCH_MAX);
+  /** Of a packet that is looked up alone, and which bits of it are known. */
   readonly #key: Int32Array;
   readonly #known: Int32Array;
 
@@ -34,25 +56,38 @@ export class PolicyIndex {
   constructor(family: Family, flows: number, counters: CacheCounters) {
     this.#counters = counters;
     this.rules = new RuleTable(family);
-    this.tree = new RuleTree(this.rules);
+    this.#tree = new RuleTree(this.rules);
     const { keyWords } = this.rules;
     if (flows > 0) this.#cache = new FlowCache(keyWords, flows);
+    this.#search = new BatchSearch(keyWords);
+    this.#keys = new Int32Array(SEARCH_MAX * keyWords);
     this.#key = new Int32Array(keyWords);
     this.#known = new Int32Array(keyWords);
+  }
+
+  get tree(): RuleTree {
+    return this.#tree;
+  }
+
+  /** Octets of memory, but for the policies themselves and the flow cache. */
+  get octets(): number {
+    return this.rules.octets + this.#tree.octets + (this.#next?.octets ?? 0);
   }
 
   /** The slot by which the policy is known here until it is removed. */
   add(policy: Policy, serial: number): number {
     const slot = this.rules.add(policy, serial);
-    this.tree.add(slot);
-    this.#cache?.clear();
+    this.#tree.add(slot);
+    this.#next?.add(slot);
+    this.#changed();
     return slot;
   }
 
   remove(slot: number): void {
-    this.tree.remove(slot);
+    this.#tree.remove(slot);
+    this.#next?.remove(slot);
     this.rules.remove(slot);
-    this.#cache?.clear();
+    this.#changed();
   }
 
   /** Puts a policy of the same selector and order in place of another. */
@@ -63,30 +98,110 @@ export class PolicyIndex {
   /** Takes in many at once, which makes a better tree than one after the other. */
   addAll(policies: readonly (readonly [Policy, number])[]): number[] {
     const slots = policies.map(([policy, serial]) => this.rules.add(policy, serial));
-    this.tree.rebuild();
+    this.#next = new RuleTree(this.rules);
+    this.#work(Number.POSITIVE_INFINITY);
     this.#cache?.clear();
     return slots;
   }
 
   lookup(p: Uint8Array, cursor: Cursor): Lookup {
-    const key = this.#key;
-    writeKey(key, p, cursor);
+    this.#asking(1);
     if (cursor.isFragment) return this.#lookupFragment(p, cursor);
-    if (!cursor.portsKnown) {
-      return this.#policyAt(this.tree.first(key, isLoopbackPacket(p, cursor), true));
-    }
+    const key = this.#key;
+    writeKey(key, 0, p, cursor);
+    const flags = flagsOf(p, cursor);
     const cache = this.#cache;
-    if (cache === undefined) {
-      return this.#policyAt(this.tree.first(key, isLoopbackPacket(p, cursor), false));
+    if (cache === undefined || !cursor.portsKnown) {
+      return this.#policyAt(this.#tree.first(key, 0, flags));
     }
     this.#counters.lookups++;
-    let slot = cache.get(key);
+    const place = cache.placeOf(key, 0);
+    let slot = cache.get(place, key, 0);
     if (slot === UNKNOWN) {
       this.#counters.misses++;
-      slot = this.tree.first(key, isLoopbackPacket(p, cursor), false);
-      cache.set(key, slot);
+      slot = this.#tree.first(key, 0, flags);
+      cache.set(place, key, 0, slot);
     }
     return this.#policyAt(slot);
+  }
+
+  /** As `Spd.lookupBatch`, for those of the packets that are of this family. */
+  lookupBatch(
+    packets: readonly { readonly bytes: Uint8Array }[],
+    cursors: readonly Cursor[],
+    count: number,
+    answers: Lookup[],
+  ): void {
+    this.#asking(count);
+    const { family } = this.rules;
+    let waiting = 0;
+    for (let i = 0; i < count; i++) {
+      const cursor = cursors[i]!;
+      if (cursor.family !== family) continue;
+      if (waiting === SEARCH_MAX) {
+        this.#answer(waiting, answers);
+        waiting = 0;
+      }
+      const p = packets[i]!.bytes;
+      if (cursor.isFragment) answers[i] = this.#lookupFragment(p, cursor);
+      else if (!this.#isKnown(p, cursor, waiting, i, answers)) waiting++;
+    }
+    if (waiting > 0) this.#answer(waiting, answers);
+  }
+
+  /** Whether the cache knew the answer; otherwise the packet waits at `at`. */
+  #isKnown(p: Uint8Array, cursor: Cursor, at: number, i: number, answers: Lookup[]): boolean {
+    const k = at * this.rules.keyWords;
+    writeKey(this.#keys, k, p, cursor);
+    this.#flags[at] = flagsOf(p, cursor);
+    this.#numbers[at] = i;
+    this.#places[at] = NONE;
+    const cache = this.#cache;
+    if (cache === undefined || !cursor.portsKnown) return false;
+    this.#counters.lookups++;
+    const place = cache.placeOf(this.#keys, k);
+    const slot = cache.get(place, this.#keys, k);
+    if (slot !== UNKNOWN) {
+      answers[i] = this.#policyAt(slot);
+      return true;
+    }
+    this.#counters.misses++;
+    this.#places[at] = place;
+    return false;
+  }
+
+  #answer(count: number, answers: Lookup[]): void {
+    this.#search.run(this.#tree, this.#keys, this.#flags, count, this.#found);
+    for (let i = 0; i < count; i++) {
+      const slot = this.#found[i]!;
+      answers[this.#numbers[i]!] = this.#policyAt(slot);
+      const place = this.#places[i]!;
+      if (place !== NONE) this.#cache!.set(place, this.#keys, i * this.rules.keyWords, slot);
+    }
+  }
+
+  #changed(): void {
+    this.#cache?.clear();
+    if (this.#next !== undefined) this.#work(WORK.change);
+    else if (this.#tree.isOutgrown) this.#begin();
+  }
+
+  /** A table that is asked often is worth a better tree than changes alone would be. */
+  #asking(count: number): void {
+    if (this.#next !== undefined) return this.#work(WORK.packet * count);
+    this.#asked += count;
+    if (this.#asked > ASKED_MIN + this.rules.size / 4 && this.#tree.isAged) this.#begin();
+  }
+
+  #begin(): void {
+    this.#next = new RuleTree(this.rules);
+    this.#asked = 0;
+  }
+
+  #work(limit: number): void {
+    if (this.#next === undefined || !this.#next.work(limit)) return;
+    this.#tree = this.#next;
+    this.#next = undefined;
   }
 
   /**
@@ -94,11 +209,12 @@ export class PolicyIndex {
    * unknown too.
    */
   #lookupFragment(p: Uint8Array, cursor: Cursor): Lookup {
+    writeKey(this.#key, 0, p, cursor);
     const known = this.#known.fill(-1);
     const portsAt = known.length - 2;
     known[portsAt] = 0;
     if (hidesProtocol(p, cursor)) known[portsAt + 1] = 0;
-    const slot = this.tree.firstPossible(this.#key, known, isLoopbackPacket(p, cursor));
+    const slot = this.#tree.firstPossible(this.#key, known, isLoopbackPacket(p, cursor));
     if (slot === NONE) return 'none';
     const masksAt = slot * 2 * known.length + 1;
     for (let word = portsAt; word < known.length; word++) {
@@ -110,6 +226,10 @@ export class PolicyIndex {
   #policyAt(slot: number): Lookup {
     return slot === NONE ? 'none' : this.rules.policies[slot]!;
   }
+}
+
+function flagsOf(p: Uint8Array, cursor: Cursor): number {
+  return (isLoopbackPacket(p, cursor) ? LOOPBACK : 0) | (cursor.portsKnown ? 0 : PORTLESS);
 }
 
 /**

@@ -20,8 +20,8 @@ export class RuleTable {
   readonly keyWords: number;
   /** Of rule `slot`, from `slot * 2 * keyWords`: value and mask of each word in turn. */
   words: Int32Array;
-  /** Order of the rules: by priority, then by serial. */
-  priorities: Float64Array;
+  /** Order of the rules: by priority (of 32 bits), then by serial. */
+  priorities: Uint32Array;
   serials: Float64Array;
   /** 1: the rule names the loopback network, and so covers packets of it. */
   loopback: Uint8Array;
@@ -33,7 +33,7 @@ export class RuleTable {
     this.family = family;
     this.keyWords = KEY_WORDS[family];
     this.words = new Int32Array(64 * 2 * this.keyWords);
-    this.priorities = new Float64Array(64);
+    this.priorities = new Uint32Array(64);
     this.serials = new Float64Array(64);
     this.loopback = new Uint8Array(64);
   }
@@ -42,9 +42,20 @@ export class RuleTable {
     return this.#size;
   }
 
+  /** Octets of memory. */
+  get octets(): number {
+    const { words, priorities, serials, loopback, policies } = this;
+    const tables = [words, priorities, serials, loopback];
+    return tables.reduce((sum, table) => sum + table.byteLength, 8 * policies.length);
+  }
+
   /** Every rule, in no order. */
   slots(): number[] {
-    return [...this.policies.keys()].filter((slot) => this.policies[slot] !== undefined);
+    const slots: number[] = [];
+    for (let slot = 0; slot < this.policies.length; slot++) {
+      if (this.policies[slot] !== undefined) slots.push(slot);
+    }
+    return slots;
   }
 
   add(policy: Policy, serial: number): number {
@@ -90,7 +101,7 @@ export class RuleTable {
     const { words, priorities, serials, loopback } = this;
     this.words = new Int32Array(length * 2 * this.keyWords);
     this.words.set(words);
-    this.priorities = new Float64Array(length);
+    this.priorities = new Uint32Array(length);
     this.priorities.set(priorities);
     this.serials = new Float64Array(length);
     this.serials.set(serials);
@@ -99,22 +110,22 @@ export class RuleTable {
   }
 }
 
-/** The key of a decoded packet; of one without ports they are 0. */
-export function writeKey(key: Int32Array, p: Uint8Array, cursor: Cursor): void {
+/** The key of a decoded packet, from `at` on; of one without ports they are 0. */
+export function writeKey(key: Int32Array, at: number, p: Uint8Array, cursor: Cursor): void {
   const { srcAt, dstAt } = cursor;
+  let portsAt = at + 2;
   if (cursor.family === 4) {
-    key[0] = u32(p, srcAt);
-    key[1] = u32(p, dstAt);
-    key[2] = (cursor.sport << 16) | cursor.dport;
-    key[3] = cursor.protocol << 24;
-    return;
+    key[at] = u32(p, srcAt);
+    key[at + 1] = u32(p, dstAt);
+  } else {
+    for (let i = 0; i < 4; i++) {
+      key[at + i] = u32(p, srcAt + 4 * i);
+      key[at + 4 + i] = u32(p, dstAt + 4 * i);
+    }
+    portsAt = at + 8;
   }
-  for (let i = 0; i < 4; i++) {
-    key[i] = u32(p, srcAt + 4 * i);
-    key[4 + i] = u32(p, dstAt + 4 * i);
-  }
-  key[8] = (cursor.sport << 16) | cursor.dport;
-  key[9] = cursor.protocol << 24;
+  key[portsAt] = (cursor.sport << 16) | cursor.dport;
+  key[portsAt + 1] = cursor.protocol << 24;
 }
 
 function writePrefix(words: Int32Array, at: number, { address, length }: Prefix): void {

@@ -1,168 +1,255 @@
 import { assert } from '../base/assert.ts';
-import { LeafPool, roomFor } from './leaf-pool.ts';
+import { cutBits, cutOf, markCut } from './cut.ts';
+import { hasShape, planGroups, type Shape } from './grouping.ts';
+import { hides, upToCover, visibleOf } from './hiding.ts';
+import { LeafPool, roomFor, STALE } from './leaf-pool.ts';
 import type { RuleTable } from './rule-table.ts';
-import { chooseSplit, nibbleCount, nibbleOf } from './split.ts';
+import { chooseSplit, LEAF_MAX } from './split.ts';
 
-/** A list that is scanned to its end costs about as much as one more step down. */
-const LEAF_MAX = 16;
-/** A branch with more entries below takes rules that fit many of its ways into its open child. */
-const REPLICATE_MAX = 64;
-/** How many times as many entries as rules there may be: in a tree, and in what a leaf becomes. */
-const BUDGET = { build: 6, split: 4 } as const;
+/** So many rules can be asked at once which of them hide others: it takes milliseconds. */
+const HIDE_MAX = 4096;
+/** A list that cannot be split is looked through for hidden rules up to this length. */
+const HIDE_SLOWLY_MAX = 512;
+/** A leaf that grows becomes a branch at this length; a new tree would have made one earlier. */
+const GROWN_MAX = 12;
+/** A rule that would be in more leaves than this waits for a tree that is made for it. */
+const LEAVES_MAX = 64;
+/**
+ * How many times as many entries as rules there may be: in any group; in the rest, divided by the
+ * square of its share of all rules, so that few rules may take as much room as all; in a table
+ * whose rules are so many, divided by that; and in what becomes of a leaf.
+ */
+const BUDGET = { group: 2.5, rest: 0.8, small: 8_000, leaf: 2 } as const;
 
 const NONE = -1;
 
 // A node is one word, which stands where its parent has it: nothing; a leaf, the complement of its
-// place in the pool; or a branch: where its ways are, whether it has an open child, and its nibble.
-const EMPTY = 0;
-const WAYS_SHIFT = 8;
-const OPEN = 0x80;
-const NIBBLE = 0x7f;
-/** Where the root stands: block 0 of the ways holds nothing else. */
-const ROOT = 0;
+// place in the pool; a branch, where its cut is, with its ways behind it; or work to be done.
+export const EMPTY = 0;
+const PENDING = 1 << 30;
+/** The roots stand at the beginning, one for each group. */
+const ROOTS_MAX = 8;
+
+/** A list of rules that has to become a node. */
+interface Task {
+  readonly at: number;
+  readonly slots: number[];
+  /** Bits that are the same for all packets that come there. */
+  readonly fixed: Int32Array;
+  readonly budget: number;
+  /** A list of this length is not worth a branch. */
+  readonly leafMax: number;
+}
+
+/** Takes part in `RuleTree.visit`. */
+export interface Visitor {
+  /** Rules that are hidden too, not only those that a lookup could find. */
+  readonly everything: boolean;
+  isDone(): boolean;
+  /** Whether to look at the rules of a leaf; the first has this priority, or a later one. */
+  enter(least: number): boolean;
+  /** Gets the rules of a leaf in their order while it says true; then hidden ones, in no order. */
+  each(slot: number): boolean;
+}
 
 /**
- * Finds the first rule that means a packet, at a cost that hardly depends on how many there are: a
- * tree that looks at four bits of the key in each step, whichever tell the rules apart best, down
- * to short lists in the order of the rules. A rule that leaves these bits open goes either into
- * each of the ways that fit, or, where that would take too much room, into one more child that
- * every packet visits. Rules can be added and taken out at any time, and count at once.
+ * Finds the first rule that means a packet, at a cost that hardly depends on how many there are.
+ * The rules are in groups of those that name the same fields (`planGroups`); each group is a tree
+ * that looks at several bits of the key in each step, whichever tell the rules apart best, down to
+ * short lists in the order of the rules. A rule that leaves such bits open is in every list that
+ * fits, but hidden there if another is before it for all that it means. Rules can be added and
+ * taken out at any time, and count at once; one that fits nowhere well is in a group of late ones.
  */
 export class RuleTree {
+  readonly pool: LeafPool;
   readonly #rules: RuleTable;
-  #pool: LeafPool;
-  /** Blocks of 16 nodes. */
-  #ways = new Int32Array(1024);
-  // Of each branch, by its block: its open child, a priority that nothing below goes under, one for
-  // what is below the open child, and how many entries all leaves below have.
-  #open = new Int32Array(64);
-  #least = new Float64Array(64);
-  #openLeast = new Float64Array(64);
-  #count = new Int32Array(64);
-  #blocks = 1;
-  #builtSize = 0;
-  readonly #stack = new Int32Array(128);
-  // Of the place in the tree where something is changed: the nibbles looked at on the way there,
-  // and which bits of the key all packets there have in common.
-  readonly #seen: Uint8Array;
-  readonly #fixed: Int32Array;
+  #nodes = new Int32Array(1024);
+  #used = ROOTS_MAX;
+  readonly #groups: readonly Shape[];
+  /** The group of each rule, by its slot. */
+  #home = new Uint8Array(64);
+  readonly #builtSize: number;
+  #builtEntries = 0;
+  #lateCount = 0;
+  #changes = 0;
+  readonly #tasks: Task[] = [];
 
+  /** Of all rules that are in the table. It can be asked when `work` has said that all is done. */
   constructor(rules: RuleTable) {
     this.#rules = rules;
-    this.#pool = new LeafPool(rules);
-    this.#seen = new Uint8Array(nibbleCount(rules.keyWords));
-    this.#fixed = new Int32Array(rules.keyWords);
+    this.pool = new LeafPool(rules);
+    const slots = rules.slots();
+    this.#builtSize = slots.length;
+    this.#groups = planGroups(rules, slots);
+    assert(this.#groups.length < ROOTS_MAX, 'every group has a root, and so have late rules');
+    const lists = this.#groups.map((): number[] => []);
+    for (const slot of slots) lists[this.#settle(slot)]!.push(slot);
+    const fixed = new Int32Array(rules.keyWords);
+    for (const [at, list] of lists.entries()) {
+      if (list.length === 0) continue;
+      const isRest = at > 0 && at === lists.length - 1;
+      const share = list.length / slots.length;
+      const rest = isRest ? BUDGET.rest / share ** 2 : 0;
+      const budget = Math.max(BUDGET.group, rest, BUDGET.small / slots.length);
+      this.#plan({ at, slots: list, fixed, budget, leafMax: LEAF_MAX });
+    }
+  }
+
+  /** The nodes, from 0 on those of the roots: see `EMPTY`. Changes may put others in its place. */
+  get nodes(): Int32Array {
+    return this.#nodes;
+  }
+
+  get roots(): number {
+    return this.#groups.length + 1;
+  }
+
+  /** Octets of memory. */
+  get octets(): number {
+    return 4 * (this.#nodes.length + this.pool.data.length + this.pool.hiddenCount);
+  }
+
+  /** Much has changed since it was made: a new one would be better. */
+  get isAged(): boolean {
+    return 8 * this.#changes > this.#rules.size;
+  }
+
+  /** It must be made anew, or it will be slow or large. */
+  get isOutgrown(): boolean {
+    const { size } = this.#rules;
+    if (size > 2 * this.#builtSize + 16 || 4 * size + 16 < this.#builtSize) return true;
+    if (8 * this.#lateCount > size + 64) return true;
+    return this.pool.entries > 2 * this.#builtEntries + 4 * size + 1024;
+  }
+
+  /** Does some of what is left to do, about as much as looking at so many rules. True: all. */
+  work(limit: number): boolean {
+    let left = limit;
+    while (this.#tasks.length > 0 && left > 0) {
+      const task = this.#tasks.pop()!;
+      left -= task.slots.length + LEAF_MAX;
+      this.#do(task);
+      this.#builtEntries = this.pool.entries;
+    }
+    return this.#tasks.length === 0;
   }
 
   /** Takes in a rule of the table. */
   add(slot: number): void {
-    // The first rules decided how the tree branches; with twice as many it may look different.
-    if (this.#rules.size > 2 * this.#builtSize + LEAF_MAX) this.rebuild();
-    else this.#setWay(0, ROOT, this.#insert(this.#ways[ROOT]!, slot));
+    let group = this.#settle(slot);
+    if (this.#reach(group, slot, LEAVES_MAX) <= 0) {
+      group = this.#groups.length;
+      this.#home[slot] = group;
+      this.#lateCount++;
+    }
+    this.#changes++;
+    this.#insert(group, slot, new Int32Array(this.#rules.keyWords));
   }
 
   /** Call it while the rule still is in the table. */
   remove(slot: number): void {
-    const node = this.#delete(this.#ways[ROOT]!, slot);
-    assert(node !== NONE, 'the rule is in the tree');
-    this.#ways[ROOT] = node;
-    if (4 * this.#rules.size < this.#builtSize) this.rebuild(slot);
-  }
-
-  /** Makes the best tree for the rules of the table, but for one that is leaving. */
-  rebuild(leaving = NONE): void {
-    const slots = this.#rules.slots().filter((slot) => slot !== leaving);
-    slots.sort((a, b) => this.#rules.compare(a, b));
-    this.#pool = new LeafPool(this.#rules);
-    this.#blocks = 1;
-    this.#builtSize = slots.length;
-    const root = this.#build(slots, BUDGET.build);
-    this.#ways[ROOT] = root;
+    const group = this.#home[slot]!;
+    if (group === this.#groups.length) this.#lateCount--;
+    this.#changes++;
+    const found = this.#delete(group, slot, new Int32Array(this.#rules.keyWords));
+    assert(found, 'the rule is in the tree');
   }
 
   /**
-   * The slot of the first rule for a packet with this key, or -1. `loopback`: only rules that name
-   * that network count; `portless`: only rules without ports.
+   * The slot of the first rule for a packet with the key at `k`, or -1. `flags`: what kind of
+   * packet it is, see `LeafPool.scan`.
    */
-  first(key: Int32Array, loopback: boolean, portless: boolean): number {
-    const ways = this.#ways;
-    const stack = this.#stack;
-    let depth = 0;
+  first(keys: Int32Array, k: number, flags: number): number {
     let best = NONE;
-    let node = ways[ROOT]!;
-    for (;;) {
-      while (node > EMPTY) {
-        const nibble = node & NIBBLE;
-        if ((node & OPEN) !== 0) stack[depth++] = node >> WAYS_SHIFT;
-        const way = (key[nibble >> 3]! >>> (28 - 4 * (nibble & 7))) & 15;
-        node = ways[((node >> WAYS_SHIFT) << 4) + way]!;
-      }
-      if (node < EMPTY) {
-        const found = this.#pool.scan(~node, key, loopback, portless);
-        best = best === NONE ? found : this.#earlier(best, found);
-      }
-      let block: number;
-      do {
-        if (depth === 0) return best;
-        block = stack[--depth]!;
-      } while (best !== NONE && this.#openLeast[block]! > this.#rules.priorities[best]!);
-      node = this.#open[block]!;
+    for (let root = this.#groups.length; root >= 0; root--) {
+      const nodes = this.#nodes;
+      let node = nodes[root]!;
+      while (node > EMPTY) node = nodes[node + 1 + cutOf(nodes[node]!, keys, k, 1)]!;
+      if (node === EMPTY || this.isBehind(~node, best)) continue;
+      let found = this.pool.scan(~node, keys, k, flags);
+      while (found === STALE) found = this.pool.scan(this.refresh(root, keys, k), keys, k, flags);
+      best = this.earlier(best, found);
     }
-  }
-
-  /**
-   * As `first`, for a packet of which only the words are known that `known` has bits for: the first
-   * rule that means it for some value of the rest.
-   */
-  firstPossible(key: Int32Array, known: Int32Array, loopback: boolean): number {
-    let best = NONE;
-    this.visit(
-      (nibble) => nibbleOf(known[nibble >> 3]!, nibble) === 15,
-      (nibble) => nibbleOf(key[nibble >> 3]!, nibble),
-      (node) => best === NONE || !this.#isLater(node, best),
-      (slot) => {
-        if (loopback && this.#rules.loopback[slot] === 0) return true;
-        if (!this.#agrees(slot, key, known)) return true;
-        best = this.#earlier(best, slot);
-        return false;
-      },
-    );
     return best;
   }
 
   /**
-   * Walks over all leaves that a packet may come to of which only some nibbles are known. `enter`
-   * may keep it out of a node; `each` gets the rules of a leaf in their order while it says true.
+   * As `first`, for a packet of which only the bits are known that `known` has: the first rule that
+   * means it for some value of the rest.
    */
-  visit(
-    isKnown: (nibble: number) => boolean,
-    value: (nibble: number) => number,
-    enter: (node: number) => boolean,
-    each: (slot: number) => boolean,
-  ): void {
-    const todo = [this.#ways[ROOT]!];
-    for (let node = todo.pop(); node !== undefined; node = todo.pop()) {
-      if (node === EMPTY || !enter(node)) continue;
-      if (node < EMPTY) {
-        for (const slot of this.#pool.slots(~node)) if (!each(slot)) break;
-        continue;
-      }
-      const nibble = node & NIBBLE;
-      const block = node >> WAYS_SHIFT;
-      if ((node & OPEN) !== 0) todo.push(this.#open[block]!);
-      if (isKnown(nibble)) todo.push(this.#ways[block * 16 + value(nibble)]!);
-      else for (let way = 0; way < 16; way++) todo.push(this.#ways[block * 16 + way]!);
-    }
+  firstPossible(key: Int32Array, known: Int32Array, loopback: boolean): number {
+    let best = NONE;
+    this.visit(key, known, {
+      everything: false,
+      isDone: () => false,
+      enter: (least) => best === NONE || least <= this.#rules.priorities[best]!,
+      each: (slot) => {
+        if (loopback && this.#rules.loopback[slot] === 0) return true;
+        if (!this.#agrees(slot, key, known)) return true;
+        best = this.earlier(best, slot);
+        return false;
+      },
+    });
+    return best;
   }
 
-  /** Nothing below the node comes before the rule. Of leaves it is not known beforehand. */
-  #isLater(node: number, slot: number): boolean {
-    return node > EMPTY && this.#least[node >> WAYS_SHIFT]! > this.#rules.priorities[slot]!;
+  /** Walks over all leaves that a packet may come to of which only some bits are known. */
+  visit(key: Int32Array, known: Int32Array, visitor: Visitor): void {
+    for (let root = 0; root < this.roots; root++) this.#visit(root, key, known, visitor);
   }
 
-  #earlier(a: number, b: number): number {
+  /** Makes the list anew to which this key leads: what hid others has gone. Where it is now. */
+  refresh(root: number, keys: Int32Array, k: number): number {
+    const fixed = new Int32Array(this.#rules.keyWords);
+    let at = this.#descend(root, keys, k, fixed);
+    this.#redo(at, ~this.#nodes[at]!, fixed);
+    at = this.#descend(at, keys, k, fixed);
+    // Where no rule is left, a list without rules says so.
+    if (this.#nodes[at] === EMPTY) this.#setNode(at, ~this.pool.make([], []));
+    return ~this.#nodes[at]!;
+  }
+
+  /** Nothing in the list comes before the rule. */
+  isBehind(leaf: number, slot: number): boolean {
+    return slot !== NONE && this.pool.least(leaf) > this.#rules.priorities[slot]!;
+  }
+
+  /** Of two rules the one that comes first; -1 is none. */
+  earlier(a: number, b: number): number {
     if (a === NONE || b === NONE) return a === NONE ? b : a;
     return this.#rules.compare(a, b) < 0 ? a : b;
+  }
+
+  /** Where the node stands that is no branch; `fixed` gets the bits looked at on the way. */
+  #descend(from: number, keys: Int32Array, k: number, fixed: Int32Array): number {
+    let at = from;
+    for (let node = this.#nodes[at]!; node > EMPTY; node = this.#nodes[at]!) {
+      const cut = this.#nodes[node]!;
+      markCut(cut, fixed);
+      at = node + 1 + cutOf(cut, keys, k, 1);
+    }
+    return at;
+  }
+
+  #visit(at: number, key: Int32Array, known: Int32Array, visitor: Visitor): void {
+    const node = this.#nodes[at]!;
+    if (node === EMPTY || visitor.isDone()) return;
+    if (node < EMPTY) return this.#visitLeaf(~node, visitor);
+    const cut = this.#nodes[node]!;
+    const open = ~cutOf(cut, known, 0, 1) & ((1 << cutBits(cut)) - 1);
+    const value = cutOf(cut, key, 0, 1) & ~open;
+    let way = 0;
+    do {
+      this.#visit(node + 1 + (value | way), key, known, visitor);
+      way = nextWay(way, open);
+    } while (way !== 0 && !visitor.isDone());
+  }
+
+  #visitLeaf(leaf: number, visitor: Visitor): void {
+    if (!visitor.enter(this.pool.least(leaf))) return;
+    for (const slot of this.pool.slots(leaf)) if (!visitor.each(slot)) break;
+    if (!visitor.everything && !this.pool.isStale(leaf)) return;
+    for (const slot of this.pool.hidden(leaf)) visitor.each(slot);
   }
 
   #agrees(slot: number, key: Int32Array, known: Int32Array): boolean {
@@ -174,175 +261,228 @@ export class RuleTree {
     return true;
   }
 
-  /** Returns what the node is afterwards. */
-  #insert(node: number, slot: number): number {
-    if (node === EMPTY) return ~this.#pool.make([slot]);
-    if (node < EMPTY) return this.#insertIntoLeaf(~node, slot);
-    const nibble = node & NIBBLE;
-    const block = node >> WAYS_SHIFT;
-    const priority = this.#rules.priorities[slot]!;
-    if (priority < this.#least[block]!) this.#least[block] = priority;
-    let after = node;
-    this.#seen[nibble] = 1;
-    const isOpen = this.#maskOf(slot, nibble) !== 15;
-    if (isOpen && ((node & OPEN) !== 0 || this.#count[block]! > REPLICATE_MAX)) {
-      const open = (node & OPEN) !== 0 ? this.#open[block]! : EMPTY;
-      if (open === EMPTY || priority < this.#openLeast[block]!) this.#openLeast[block] = priority;
-      this.#setOpen(block, this.#insert(open, slot));
-      after = node | OPEN;
-    } else {
-      for (const way of this.#waysOf(slot, nibble)) this.#insertIntoWay(block, nibble, way, slot);
+  /** Puts the rule into a group by its shape. */
+  #settle(slot: number): number {
+    if (slot >= this.#home.length) {
+      const home = new Uint8Array(Math.max(2 * this.#home.length, slot + 1));
+      home.set(this.#home);
+      this.#home = home;
     }
-    this.#seen[nibble] = 0;
-    this.#setCount(after);
-    return after;
+    let group = 0;
+    while (!hasShape(this.#rules, slot, this.#groups[group]!)) group++;
+    this.#home[slot] = group;
+    return group;
   }
 
-  #insertIntoWay(block: number, nibble: number, way: number, slot: number): void {
-    const bits = 15 << (28 - 4 * (nibble & 7));
-    this.#fixed[nibble >> 3]! |= bits;
-    this.#setWay(block, way, this.#insert(this.#ways[block * 16 + way]!, slot));
-    this.#fixed[nibble >> 3]! &= ~bits;
+  /** What is left of the limit after counting the leaves that the rule would be in. */
+  #reach(at: number, slot: number, limit: number): number {
+    const node = this.#nodes[at]!;
+    if (node <= EMPTY || node >= PENDING) return limit - 1;
+    const cut = this.#nodes[node]!;
+    const open = this.#openOf(cut, slot);
+    const value = this.#valueOf(cut, slot) & ~open;
+    let left = limit;
+    let way = 0;
+    do {
+      left = this.#reach(node + 1 + (value | way), slot, left);
+      way = nextWay(way, open);
+    } while (way !== 0 && left > 0);
+    return left;
   }
 
-  #insertIntoLeaf(leaf: number, slot: number): number {
-    const place = this.#pool.insert(leaf, slot);
-    const len = this.#pool.length(place);
+  #insert(at: number, slot: number, fixed: Int32Array): void {
+    const node = this.#nodes[at]!;
+    if (node === EMPTY) return this.#setNode(at, ~this.pool.make([slot], []));
+    if (node < EMPTY) return this.#insertIntoLeaf(at, ~node, slot, fixed);
+    if (node >= PENDING) {
+      this.#tasks[node - PENDING]!.slots.push(slot);
+      return;
+    }
+    const cut = this.#nodes[node]!;
+    const inner = fixed.slice();
+    markCut(cut, inner);
+    const open = this.#openOf(cut, slot);
+    const value = this.#valueOf(cut, slot) & ~open;
+    let way = 0;
+    do {
+      this.#insert(node + 1 + (value | way), slot, inner);
+      way = nextWay(way, open);
+    } while (way !== 0);
+  }
+
+  #insertIntoLeaf(at: number, leaf: number, slot: number, fixed: Int32Array): void {
+    const { pool } = this;
+    const len = pool.length(leaf);
+    if (pool.isStale(leaf) || (len >= LEAF_MAX && this.#isHidden(leaf, slot, fixed))) {
+      pool.hide(leaf, slot);
+      return;
+    }
+    const place = pool.insert(leaf, slot);
+    this.#setNode(at, ~place);
     // Tried when it needs more room anyway, so that what cannot be split is not tried all the time.
-    if (len <= LEAF_MAX || roomFor(len) === roomFor(len - 1)) return ~place;
-    const slots = this.#pool.slots(place);
-    this.#pool.give(place);
-    return this.#build(slots, BUDGET.split);
+    if (len >= GROWN_MAX && roomFor(len + 1) !== roomFor(len)) this.#redo(at, place, fixed);
   }
 
-  /** Returns what the node is afterwards, or -1 when the rule was not below it. */
-  #delete(node: number, slot: number): number {
-    if (node === EMPTY) return NONE;
-    if (node < EMPTY) return this.#deleteFromLeaf(~node, slot);
-    const nibble = node & NIBBLE;
-    const block = node >> WAYS_SHIFT;
-    let found = false;
-    if ((node & OPEN) !== 0 && this.#maskOf(slot, nibble) !== 15) {
-      const after = this.#delete(this.#open[block]!, slot);
-      found = after !== NONE;
-      if (found) this.#open[block] = after;
+  /** Rules far behind in a long list are not asked: an insertion must stay cheap. */
+  #isHidden(leaf: number, slot: number, fixed: Int32Array): boolean {
+    const asked = Math.min(this.pool.length(leaf), GROWN_MAX);
+    for (let place = 0; place < asked; place++) {
+      const other = this.pool.slotAt(leaf, place);
+      if (this.#rules.compare(other, slot) > 0) return false;
+      if (hides(this.#rules, other, slot, fixed)) return true;
     }
-    for (const way of found ? [] : this.#waysOf(slot, nibble)) {
-      const after = this.#delete(this.#ways[block * 16 + way]!, slot);
-      if (after === NONE) continue;
-      found = true;
-      this.#ways[block * 16 + way] = after;
+    return false;
+  }
+
+  /** Whether the rule was in every leaf where it should be. */
+  #delete(at: number, slot: number, fixed: Int32Array): boolean {
+    const node = this.#nodes[at]!;
+    if (node === EMPTY) return false;
+    if (node < EMPTY) return this.#deleteFromLeaf(at, ~node, slot, fixed);
+    if (node >= PENDING) return takeOut(this.#tasks[node - PENDING]!.slots, slot);
+    const cut = this.#nodes[node]!;
+    const inner = fixed.slice();
+    markCut(cut, inner);
+    const open = this.#openOf(cut, slot);
+    const value = this.#valueOf(cut, slot) & ~open;
+    let found = true;
+    let way = 0;
+    do {
+      found = this.#delete(node + 1 + (value | way), slot, inner) && found;
+      way = nextWay(way, open);
+    } while (way !== 0);
+    return found;
+  }
+
+  #deleteFromLeaf(at: number, leaf: number, slot: number, fixed: Int32Array): boolean {
+    const { pool } = this;
+    let place = leaf;
+    if (!pool.unhide(leaf, slot)) {
+      place = pool.remove(leaf, slot);
+      if (place === NONE) return false;
+      this.#setNode(at, ~place);
+      const bared = pool.hidden(place).some((other) => hides(this.#rules, slot, other, fixed));
+      if (bared) pool.setStale(place);
     }
-    this.#setCount(node);
-    return found ? node : NONE;
+    if (pool.length(place) > 0 || pool.hidden(place).length > 0) return true;
+    pool.give(place);
+    this.#setNode(at, EMPTY);
+    return true;
   }
 
-  #deleteFromLeaf(leaf: number, slot: number): number {
-    const place = this.#pool.remove(leaf, slot);
-    if (place === NONE) return NONE;
-    if (this.#pool.length(place) > 0) return ~place;
-    this.#pool.give(place);
-    return EMPTY;
+  /** Makes a leaf anew, or a branch in its place. */
+  #redo(at: number, leaf: number, fixed: Int32Array): void {
+    const slots = [...this.pool.slots(leaf), ...this.pool.hidden(leaf)];
+    this.pool.give(leaf);
+    const before = this.#tasks.length;
+    const inner = fixed.slice();
+    this.#plan({ at, slots, fixed: inner, budget: BUDGET.leaf, leafMax: GROWN_MAX });
+    while (this.#tasks.length > before) this.#do(this.#tasks.pop()!);
   }
 
-  /** A node for rules that stand in their order. */
-  #build(slots: readonly number[], budget: number): number {
-    if (slots.length === 0) return EMPTY;
-    if (this.#scanLen(slots) <= LEAF_MAX) return ~this.#pool.make(slots);
-    const split = chooseSplit(this.#rules, slots, this.#seen, budget);
-    if (split === undefined) return ~this.#pool.make(slots);
-    const { nibble, replicate, growth } = split;
-    const groups: number[][] = Array.from({ length: 16 }, () => []);
-    const open: number[] = [];
+  #plan(task: Task): void {
+    const { at, slots, leafMax } = task;
+    if (slots.length > leafMax) return this.#defer(task);
+    slots.sort((a, b) => this.#rules.compare(a, b));
+    this.#setNode(at, slots.length === 0 ? EMPTY : ~this.pool.make(slots, []));
+  }
+
+  #defer(task: Task): void {
+    this.#setNode(task.at, PENDING + this.#tasks.length);
+    this.#tasks.push(task);
+  }
+
+  /** Makes a leaf of the rules, or a branch, and plans what is below it. */
+  #do(task: Task): void {
+    const { at, slots, fixed, budget, leafMax } = task;
+    if (slots.length <= leafMax) return this.#plan(task);
+    if (slots.length <= HIDE_MAX) {
+      slots.sort((a, b) => this.#rules.compare(a, b));
+      const visible = visibleOf(this.#rules, slots, fixed, leafMax);
+      if (visible !== undefined) return this.#makeLeaf(at, slots, visible);
+    }
+    const split = chooseSplit(this.#rules, upToCover(this.#rules, slots, fixed), fixed, budget);
+    if (split === undefined) {
+      slots.sort((a, b) => this.#rules.compare(a, b));
+      if (slots.length > HIDE_SLOWLY_MAX) return this.#makeLeaf(at, slots, slots);
+      const visible = visibleOf(this.#rules, slots, fixed, slots.length);
+      return this.#makeLeaf(at, slots, visible ?? slots);
+    }
+    const node = this.#makeBranch(split.cut);
+    this.#setNode(at, node);
+    const inner = fixed.slice();
+    markCut(split.cut, inner);
+    const rest = budget / split.growth;
+    for (const [way, group] of this.#deal(split.cut, slots).entries()) {
+      if (group === undefined) continue;
+      const part = { at: node + 1 + way, slots: group, fixed: inner, budget: rest, leafMax };
+      // Of a long list there are so many leaves that all at once would take long.
+      if (slots.length > HIDE_MAX) this.#defer(part);
+      else this.#plan(part);
+    }
+  }
+
+  /** The rules of each way. */
+  #deal(cut: number, slots: readonly number[]): (number[] | undefined)[] {
+    const groups = new Array<number[] | undefined>(1 << cutBits(cut)).fill(undefined);
     for (const slot of slots) {
-      if (!replicate && this.#maskOf(slot, nibble) !== 15) open.push(slot);
-      else for (const way of this.#waysOf(slot, nibble)) groups[way]!.push(slot);
+      const open = this.#openOf(cut, slot);
+      const value = this.#valueOf(cut, slot) & ~open;
+      let way = 0;
+      do {
+        const group = groups[value | way];
+        if (group === undefined) groups[value | way] = [slot];
+        else group.push(slot);
+        way = nextWay(way, open);
+      } while (way !== 0);
     }
-    const block = this.#newBlock();
-    this.#least[block] = this.#rules.priorities[slots[0]!]!;
-    this.#openLeast[block] = open.length > 0 ? this.#rules.priorities[open[0]!]! : Infinity;
-    this.#seen[nibble] = 1;
-    this.#setOpen(block, this.#build(open, budget));
-    const bits = 15 << (28 - 4 * (nibble & 7));
-    this.#fixed[nibble >> 3]! |= bits;
-    for (const [way, group] of groups.entries()) {
-      this.#setWay(block, way, this.#build(group, budget / growth));
+    return groups;
+  }
+
+  #makeLeaf(at: number, slots: readonly number[], visible: readonly number[]): void {
+    if (visible.length === slots.length) return this.#setNode(at, ~this.pool.make(slots, []));
+    const seen = new Set(visible);
+    const hidden = slots.filter((slot) => !seen.has(slot));
+    this.#setNode(at, ~this.pool.make(visible, hidden));
+  }
+
+  /** What the cut sees of a rule, and which of these bits the rule leaves open. */
+  #valueOf(cut: number, slot: number): number {
+    return cutOf(cut, this.#rules.words, slot * 2 * this.#rules.keyWords, 2);
+  }
+
+  #openOf(cut: number, slot: number): number {
+    const mask = cutOf(cut, this.#rules.words, slot * 2 * this.#rules.keyWords + 1, 2);
+    return ~mask & ((1 << cutBits(cut)) - 1);
+  }
+
+  #makeBranch(cut: number): number {
+    const at = this.#used;
+    this.#used += 1 + (1 << cutBits(cut));
+    if (this.#used > this.#nodes.length) {
+      const nodes = this.#nodes;
+      this.#nodes = new Int32Array(Math.max(this.#used, 2 * nodes.length));
+      this.#nodes.set(nodes);
     }
-    this.#fixed[nibble >> 3]! &= ~bits;
-    this.#seen[nibble] = 0;
-    const node = (block << WAYS_SHIFT) | (open.length > 0 ? OPEN : 0) | nibble;
-    this.#setCount(node);
-    return node;
+    this.#nodes[at] = cut;
+    return at;
   }
 
-  /** How far a scan of the list goes at most: behind a rule for all packets here it ends. */
-  #scanLen(slots: readonly number[]): number {
-    const { words, keyWords } = this.#rules;
-    for (let i = 0; i < slots.length; i++) {
-      const at = slots[i]! * 2 * keyWords;
-      let word = 0;
-      while (word < keyWords && (words[at + 2 * word + 1]! & ~this.#fixed[word]!) === 0) word++;
-      if (word === keyWords) return i + 1;
-    }
-    return slots.length;
-  }
-
-  /** The ways of a branch that packets of a rule may take. */
-  #waysOf(slot: number, nibble: number): number[] {
-    const at = slot * 2 * this.#rules.keyWords + 2 * (nibble >> 3);
-    const value = nibbleOf(this.#rules.words[at]!, nibble);
-    const mask = nibbleOf(this.#rules.words[at + 1]!, nibble);
-    if (mask === 15) return [value];
-    return ALL_WAYS.filter((way) => ((way ^ value) & mask) === 0);
-  }
-
-  #maskOf(slot: number, nibble: number): number {
-    return nibbleOf(
-      this.#rules.words[slot * 2 * this.#rules.keyWords + 2 * (nibble >> 3) + 1]!,
-      nibble,
-    );
-  }
-
-  #setCount(node: number): void {
-    const block = node >> WAYS_SHIFT;
-    let count = (node & OPEN) !== 0 ? this.#countOf(this.#open[block]!) : 0;
-    for (let way = 0; way < 16; way++) count += this.#countOf(this.#ways[block * 16 + way]!);
-    this.#count[block] = count;
-  }
-
-  #countOf(node: number): number {
-    if (node === EMPTY) return 0;
-    return node < EMPTY ? this.#pool.length(~node) : this.#count[node >> WAYS_SHIFT]!;
-  }
-
-  // The node comes in when it is known: what made it may have moved the arrays.
-
-  #setWay(block: number, way: number, node: number): void {
-    this.#ways[block * 16 + way] = node;
-  }
-
-  #setOpen(block: number, node: number): void {
-    this.#open[block] = node;
-  }
-
-  #newBlock(): number {
-    if (this.#blocks === this.#open.length) {
-      const size = 2 * this.#blocks;
-      const [ways, open, count] = [this.#ways, this.#open, this.#count];
-      const [least, openLeast] = [this.#least, this.#openLeast];
-      this.#ways = new Int32Array(16 * size);
-      this.#ways.set(ways);
-      this.#open = new Int32Array(size);
-      this.#open.set(open);
-      this.#least = new Float64Array(size);
-      this.#least.set(least);
-      this.#openLeast = new Float64Array(size);
-      this.#openLeast.set(openLeast);
-      this.#count = new Int32Array(size);
-      this.#count.set(count);
-    }
-    return this.#blocks++;
+  // The node comes in when it is known: what made it may have moved the array.
+  #setNode(at: number, node: number): void {
+    this.#nodes[at] = node;
   }
 }
 
-const ALL_WAYS = [...Array(16).keys()];
+/** The next number that has bits only where `open` has some; after the last comes 0. */
+function nextWay(way: number, open: number): number {
+  return (way - open) & open;
+}
+
+function takeOut(slots: number[], slot: number): boolean {
+  const place = slots.indexOf(slot);
+  if (place < 0) return false;
+  slots[place] = slots.at(-1)!;
+  slots.pop();
+  return true;
+}

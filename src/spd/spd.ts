@@ -218,6 +218,28 @@ export class Spd {
     return this.#indexes[direction][cursor.family].lookup(p, cursor);
   }
 
+  /**
+   * As `lookup`, for `count` packets with their cursors, which is faster for each than alone, if
+   * the table is large: their answers, in their order.
+   */
+  lookupBatch(
+    direction: Direction,
+    packets: readonly { readonly bytes: Uint8Array }[],
+    cursors: readonly Cursor[],
+    count: number,
+    answers: Lookup[],
+  ): void {
+    const indexes = this.#indexes[direction];
+    indexes[4].lookupBatch(packets, cursors, count, answers);
+    indexes[6].lookupBatch(packets, cursors, count, answers);
+  }
+
+  /** Octets of memory of what finds the policies. */
+  get indexOctets(): number {
+    const pairs = Object.values(this.#indexes);
+    return pairs.reduce((sum, pair) => sum + pair[4].octets + pair[6].octets, 0);
+  }
+
   /** Snapshots that are being read. */
   get readers(): number {
     return this.#moments.readers;

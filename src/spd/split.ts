@@ -1,107 +1,193 @@
+import { cutBits, cutOf, packCut, popcount, type Run } from './cut.ts';
 import type { RuleTable } from './rule-table.ts';
 
-/** More rules than this tell no more about where to split. */
-const SAMPLE_MAX = 512;
-/** One more node to visit costs as much as comparing so many rules. */
-const VISIT_COST = 4;
-/** A split has to make the list that is left to scan shorter by a fifth. */
+/** A list of this length is not worth a branch. */
+export const LEAF_MAX = 4;
+/** A branch looks at no more bits: 16,384 ways are 64 KiB. */
+const BITS_MAX = 14;
+/** As many ways as there are rules for this many each. */
+const FILL = 2;
+/** One more branch costs as much as comparing so many rules. */
+const VISIT_COST = 2;
+/** A branch has to save a fifth. */
 const GAIN = 0.8;
-
-/** The nibbles of a key; behind the protocol there is nothing. */
-export function nibbleCount(keyWords: number): number {
-  return 8 * (keyWords - 1) + 2;
-}
-
-/** Nibble 0 is the four highest bits of word 0. */
-export function nibbleOf(word: number, nibble: number): number {
-  return (word >>> (28 - 4 * (nibble & 7))) & 15;
-}
+/** More rules than this tell no more about a long list, or a short one. */
+const SAMPLE_MAX = { long: 256, short: 32 } as const;
+const LONG = 2000;
 
 export interface Split {
-  readonly nibble: number;
-  /** Rules that leave the nibble open go into every way; otherwise into a child of their own. */
-  readonly replicate: boolean;
+  /** See `packCut`. */
+  readonly cut: number;
   /** How many times as many entries there are afterwards. */
   readonly growth: number;
 }
 
 /**
- * The nibble that tells these rules apart best, or undefined when none is worth a branch. What is
- * left to scan is estimated half for packets that rules are about, half for packets from anywhere.
+ * The bits that tell these rules apart best, or undefined when none are worth a branch. Rules that
+ * leave some of them open go into several ways, and there must not be more than `budget` times as
+ * many entries. Bits in `fixed` are the same for all packets here.
  */
 export function chooseSplit(
   rules: RuleTable,
   slots: readonly number[],
-  seen: Uint8Array,
+  fixed: Int32Array,
   budget: number,
 ): Split | undefined {
   const sample = sampleOf(slots);
+  const runs = new Runs(rules, sample, fixed);
+  const usual = Math.ceil(Math.log2(slots.length / FILL));
   let best: Split | undefined;
-  let least = GAIN * sample.length;
-  for (let nibble = 0; nibble < seen.length; nibble++) {
-    if (seen[nibble] !== 0) continue;
-    const specific = countSpecific(rules, sample, nibble);
-    if (specific === 0) continue;
-    const apart = expected(exact) + (sample.length - specific) + VISIT_COST;
-    if (apart < least) {
-      best = { nibble, replicate: false, growth: 1 };
-      least = apart;
-    }
-    const growth = sum(fitting) / sample.length;
-    const together = expected(fitting);
-    if (growth <= budget && together < least) {
-      best = { nibble, replicate: true, growth: Math.max(1, growth) };
-      least = together;
+  let least = GAIN * slots.length;
+  for (let bits = Math.min(BITS_MAX, Math.max(2, usual)); bits > 0; bits -= 2) {
+    for (const cut of [runs.single(bits), runs.pair(bits)]) {
+      if (cut === 0) continue;
+      const { growth, cost } = judge(rules, sample, slots.length, cut);
+      if (growth > budget || cost >= least) continue;
+      best = { cut, growth };
+      least = cost;
     }
   }
   return best;
 }
 
-// Of the nibble looked at: rules that say all of it, and rules that fit, by its value.
-const exact = new Float64Array(16);
-const fitting = new Float64Array(16);
+/** What scanning a list is expected to cost, when it is split further as well as can be. */
+function costOf(len: number): number {
+  return len <= LEAF_MAX ? len : LEAF_MAX + (VISIT_COST * Math.log2(len / LEAF_MAX)) / 3;
+}
 
-/** Fills both tables; returns how many rules say all of the nibble. */
-function countSpecific(rules: RuleTable, slots: readonly number[], nibble: number): number {
-  exact.fill(0);
-  fitting.fill(0);
-  const { words, keyWords } = rules;
-  let specific = 0;
-  let open = 0;
-  for (const slot of slots) {
-    const at = slot * 2 * keyWords + 2 * (nibble >> 3);
-    const value = nibbleOf(words[at]!, nibble);
-    const mask = nibbleOf(words[at + 1]!, nibble);
-    if (mask === 15) {
-      specific++;
-      exact[value]!++;
-      fitting[value]!++;
-    } else if (mask === 0) {
-      open++;
-    } else {
-      for (let way = 0; way < 16; way++) if (((way ^ value) & mask) === 0) fitting[way]!++;
+// Of each rule of a sample what the cut sees, and which bits of that the rule says.
+const values = new Int32Array(SAMPLE_MAX.long);
+const masks = new Int32Array(SAMPLE_MAX.long);
+
+/**
+ * What a lookup would cost: half are for packets that rules are about, half for packets from
+ * anywhere.
+ */
+function judge(
+  rules: RuleTable,
+  sample: readonly number[],
+  len: number,
+  cut: number,
+): { growth: number; cost: number } {
+  const all = (1 << cutBits(cut)) - 1;
+  let entries = 0;
+  let met = 0;
+  for (const [i, slot] of sample.entries()) {
+    const at = slot * 2 * rules.keyWords;
+    const value = cutOf(cut, rules.words, at, 2);
+    const mask = cutOf(cut, rules.words, at + 1, 2);
+    values[i] = value;
+    masks[i] = mask;
+    entries += 1 << popcount(all & ~mask);
+    for (let j = 0; j < i; j++) {
+      const other = masks[j]!;
+      if (((value ^ values[j]!) & mask & other) !== 0) continue;
+      // What one says and the other leaves open decides whether they meet.
+      met += other === mask ? 2 : 2 ** -popcount(other & ~mask) + 2 ** -popcount(mask & ~other);
     }
   }
-  for (let way = 0; way < 16; way++) fitting[way]! += open;
-  return specific;
+  const others = (len - 1) / Math.max(1, sample.length - 1);
+  const about = 1 + (met / sample.length) * others;
+  const growth = entries / sample.length;
+  const anywhere = (growth * len) / (all + 1);
+  return { growth, cost: VISIT_COST + (costOf(about) + costOf(anywhere)) / 2 };
 }
 
-function expected(counts: Float64Array): number {
-  let squares = 0;
-  for (const count of counts) squares += count * count;
-  const total = sum(counts);
-  return (squares / total + total / 16) / 2;
+/** The best runs of bits, by how well each bit alone tells the rules apart. */
+class Runs {
+  readonly #words: number;
+  /** By word and length: the best score of a run, and where it starts. */
+  readonly #scores: Float64Array;
+  readonly #shifts: Int32Array;
+
+  constructor(rules: RuleTable, sample: readonly number[], fixed: Int32Array) {
+    this.#words = rules.keyWords;
+    this.#scores = new Float64Array(this.#words * (BITS_MAX + 1));
+    this.#shifts = new Int32Array(this.#words * (BITS_MAX + 1));
+    for (let word = 0; word < this.#words; word++) {
+      const sums = scoreSums(rules, sample, word, fixed[word]!);
+      for (let bits = 1; bits <= BITS_MAX; bits++) this.#search(sums, word, bits);
+    }
+  }
+
+  /** The best cut of one run; 0 if none tells anything apart. */
+  single(bits: number): number {
+    let best = 0;
+    for (let word = 1; word < this.#words; word++) {
+      if (this.#score(word, bits) > this.#score(best, bits)) best = word;
+    }
+    return this.#score(best, bits) > 0 ? packCut(this.#run(best, bits)) : 0;
+  }
+
+  /** The best cut of runs in two words. */
+  pair(bits: number): number {
+    let most = 0;
+    let cut = 0;
+    for (let one = 0; one < this.#words; one++) {
+      for (let other = one + 1; other < this.#words; other++) {
+        for (let part = 1; part < bits; part++) {
+          const score = this.#score(one, part) + this.#score(other, bits - part);
+          if (score <= most) continue;
+          most = score;
+          cut = packCut(this.#run(one, part), this.#run(other, bits - part));
+        }
+      }
+    }
+    return cut;
+  }
+
+  #search(sums: Float64Array, word: number, bits: number): void {
+    const at = word * (BITS_MAX + 1) + bits;
+    for (let shift = 32 - bits; shift >= 0; shift--) {
+      const score = sums[shift + bits]! - sums[shift]!;
+      // Of equals the highest bits: prefixes name those.
+      if (score <= this.#scores[at]! + 1e-9) continue;
+      this.#scores[at] = score;
+      this.#shifts[at] = shift;
+    }
+  }
+
+  #score(word: number, bits: number): number {
+    return this.#scores[word * (BITS_MAX + 1) + bits]!;
+  }
+
+  #run(word: number, bits: number): Run {
+    return { word, bits, shift: this.#shifts[word * (BITS_MAX + 1) + bits]! };
+  }
 }
 
-function sum(counts: Float64Array): number {
-  let total = 0;
-  for (const count of counts) total += count;
-  return total;
+const ones = new Int32Array(32);
+const zeros = new Int32Array(32);
+
+/** Sums, from bit 0 up, of how many times fewer rules there are on one side of a bit, as log 2. */
+function scoreSums(
+  { words, keyWords }: RuleTable,
+  sample: readonly number[],
+  word: number,
+  fixed: number,
+): Float64Array {
+  ones.fill(0);
+  zeros.fill(0);
+  for (const slot of sample) {
+    const at = (slot * keyWords + word) * 2;
+    for (let mask = words[at + 1]! & ~fixed; mask !== 0; mask &= mask - 1) {
+      const bit = 31 - Math.clz32(mask & -mask);
+      if (((words[at]! >>> bit) & 1) === 1) ones[bit]!++;
+      else zeros[bit]!++;
+    }
+  }
+  const sums = new Float64Array(33);
+  for (let bit = 0; bit < 32; bit++) {
+    const apart = (2 * ones[bit]! * zeros[bit]!) / sample.length ** 2;
+    sums[bit + 1] = sums[bit]! - Math.log2(1 - apart);
+  }
+  return sums;
 }
 
 /** Evenly over the whole list. */
 function sampleOf(slots: readonly number[]): readonly number[] {
-  if (slots.length <= SAMPLE_MAX) return slots;
-  const step = slots.length / SAMPLE_MAX;
-  return Array.from({ length: SAMPLE_MAX }, (_, i) => slots[Math.floor(i * step)]!);
+  const max = slots.length > LONG ? SAMPLE_MAX.long : SAMPLE_MAX.short;
+  if (slots.length <= max) return slots;
+  const step = slots.length / max;
+  return Array.from({ length: max }, (_, i) => slots[Math.floor(i * step)]!);
 }

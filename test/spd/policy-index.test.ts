@@ -141,8 +141,9 @@ function compare(spd: Spd, world: World, family: 4 | 6, packets: number): Record
   const cursor = new Cursor();
   const policies = spd.list('out');
   const seen = { policy: 0, none: 0, 'ports-unknown': 0 };
-  for (let i = 0; i < packets; i++) {
-    const p = world.packet(family);
+  const bytes = Array.from({ length: packets }, () => world.packet(family));
+  expectTogether(spd, bytes, policies);
+  for (const p of bytes) {
     expect(decode(p, 0, p.length, cursor)).toBeUndefined();
     const expected = slowLookup(policies, p, cursor);
     // Twice, since the second answer may come from the cache.
@@ -151,6 +152,25 @@ function compare(spd: Spd, world: World, family: 4 | 6, packets: number): Record
   }
   return seen;
 }
+
+/** In one batch, in which some packets come twice and some are of the other family. */
+function expectTogether(spd: Spd, bytes: readonly Uint8Array[], policies: readonly Policy[]): void {
+  const packets = [...bytes, ...bytes.slice(0, 3), ...OTHERS].map((p) => ({ bytes: p }));
+  const cursors = packets.map(({ bytes: p }) => {
+    const cursor = new Cursor();
+    expect(decode(p, 0, p.length, cursor)).toBeUndefined();
+    return cursor;
+  });
+  const family = cursors[0]!.family;
+  const answers: Verdict[] = [];
+  spd.lookupBatch('out', packets, cursors, packets.length, answers);
+  for (const [i, cursor] of cursors.entries()) {
+    const known = cursor.family === family ? policies : [];
+    expect(answers[i]).toBe(slowLookup(known, packets[i]!.bytes, cursor));
+  }
+}
+
+const OTHERS = ([4, 6] as const).map((family) => new World(9, 4).packet(family));
 
 /** Changes of all kinds; the index must be right after each, so it is asked all along. */
 function change(spd: Spd, world: World, family: 4 | 6): void {

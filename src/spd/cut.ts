@@ -1,0 +1,46 @@
+/** A run of bits in one word of a key: `bits` of them, from `shift` up. */
+export interface Run {
+  readonly word: number;
+  readonly shift: number;
+  readonly bits: number;
+}
+
+/**
+ * Which bits of a key a branch looks at: one run, and maybe another in another word, together at
+ * most 15. In one number, so that a lookup reads it with one load:
+ *
+ *     word 4, shift 5, bits 4; word 4, shift 5, bits 4
+ */
+export function packCut(one: Run, other?: Run): number {
+  const high = (one.word << 22) | (one.shift << 17) | (one.bits << 13);
+  return other === undefined ? high : high | (other.word << 9) | (other.shift << 4) | other.bits;
+}
+
+/** How many bits it looks at. */
+export function cutBits(cut: number): number {
+  return ((cut >>> 13) & 15) + (cut & 15);
+}
+
+/**
+ * What the cut sees of a key, a number of `cutBits` bits. The words of the key stand `step` apart
+ * from `at` on.
+ */
+export function cutOf(cut: number, key: Int32Array, at: number, step: number): number {
+  const one = key[at + step * (cut >>> 22)]! >>> ((cut >>> 17) & 31);
+  const other = key[at + step * ((cut >>> 9) & 15)]! >>> ((cut >>> 4) & 31);
+  const bits = cut & 15;
+  const oneMask = (1 << ((cut >>> 13) & 15)) - 1;
+  return ((one & oneMask) << bits) | (other & ((1 << bits) - 1));
+}
+
+/** Notes the bits that the cut looks at in the words of `fixed`. */
+export function markCut(cut: number, fixed: Int32Array): void {
+  fixed[cut >>> 22]! |= ((1 << ((cut >>> 13) & 15)) - 1) << ((cut >>> 17) & 31);
+  fixed[(cut >>> 9) & 15]! |= ((1 << (cut & 15)) - 1) << ((cut >>> 4) & 31);
+}
+
+export function popcount(word: number): number {
+  let v = word - ((word >>> 1) & 0x5555_5555);
+  v = (v & 0x3333_3333) + ((v >>> 2) & 0x3333_3333);
+  return Math.imul((v + (v >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
+}
