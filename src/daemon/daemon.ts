@@ -6,7 +6,7 @@ import { Host } from '../engine/host.ts';
 import { Overhead } from '../engine/overhead.ts';
 import { defaultSettings, type Settings } from '../engine/settings.ts';
 import { SocketPolicies } from '../engine/socket-policies.ts';
-import { engineVariables, Sysctl } from '../engine/sysctl.ts';
+import { engineVariables, Sysctl, useVariables } from '../engine/sysctl.ts';
 import { KeyEngine } from '../key/engine.ts';
 import { freeReqid } from '../key/policy-request.ts';
 import { type StageResult, stage } from '../key/stage.ts';
@@ -116,6 +116,7 @@ export class Daemon {
     });
     this.sysctl = new Sysctl([
       ...engineVariables(this.settings),
+      ...useVariables(this.spd),
       ...keyVariables({
         settings: this.keys.context.settings,
         sad: this.sad,

@@ -1,11 +1,16 @@
 import { messageName } from '../wire/pfkey-table.ts';
-import type { Daemon } from './daemon.ts';
-import { count, histogram, type StatGroup, type StatLine } from './netstat-table.ts';
+import {
+  count,
+  histogram,
+  type StatGroup,
+  type StatLine,
+  type StatSource,
+} from './netstat-table.ts';
 
 /** `netstat -s -p pfkey`: what programs and the key engine have said to each other. */
 export const PFKEY_GROUP: StatGroup = { name: 'pfkey', header: 'pfkey:', lines };
 
-function lines({ keys }: Daemon): StatLine[] {
+function lines({ keys }: StatSource): StatLine[] {
   const { stats } = keys;
   const { faults, targets } = stats;
   return [

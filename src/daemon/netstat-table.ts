@@ -21,11 +21,14 @@ export interface StatHistogram {
 
 export type StatLine = StatCount | StatHistogram;
 
+/** Where the numbers are: a daemon, or a host that was put together without one. */
+export type StatSource = Pick<Daemon, 'host' | 'spd' | 'keys'>;
+
 /** What `netstat -s -p NAME` shows. */
 export interface StatGroup {
   readonly name: string;
   readonly header: string;
-  lines(daemon: Daemon): StatLine[];
+  lines(source: StatSource): StatLine[];
 }
 
 /** A group with its numbers, as it goes to our own tools. */

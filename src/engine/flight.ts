@@ -72,6 +72,8 @@ export class Flight {
   jobOk = false;
   /** The number of an ESP job in its provider's queue; -1: it was done at once. */
   job = -1;
+  /** Going out: octets of what the layer protects. */
+  payloadLen = 0;
   /** Coming in: what the layer held, and the protocol of that. */
   payloadAt = 0;
   payloadEnd = 0;

@@ -312,6 +312,8 @@ export class Input {
       3 & (cursor.family === 4 ? ipv4.tos(p, cursor.at) : ipv6.trafficClass(p, cursor.at));
     const ecn = ecnRule(sa, this.#core.settings);
     const family = next === PROTO.IPIP ? 4 : 6;
+    // The fragments were the tunnel's; what was in it has never been cut.
+    packet.fragmentMax = 0;
     const bad =
       family === 4 ? ipv4.check(p, innerAt, packet.end) : ipv6.check(p, innerAt, packet.end);
     return bad ?? decapsulate(packet, innerAt, family, outerEcn, ecn);

@@ -255,12 +255,12 @@ export class Output {
     }
     // An earlier packet of this batch may have used the SA up.
     if (core.sad.isSpent(sa)) return 'no-sa';
-    const payloadLen = packet.end - cursor.insertAt;
+    flight.payloadLen = packet.end - cursor.insertAt;
     const bad =
       sa.spec.protocol === 'esp'
         ? esp.prepare(core, flight, sa, next)
         : ah.prepare(flight, sa, next);
-    if (bad === undefined) core.sad.count(sa, 1, payloadLen);
+    if (bad === undefined) core.sad.count(sa, 1, flight.payloadLen);
     return bad;
   }
 
@@ -279,8 +279,7 @@ export class Output {
       esp.complete(flight, sa);
       if (sa.spec.encapsulation !== undefined) sa.lastSentMs = nowMs;
     }
-    const { cursor, jobAt, jobEnd } = flight;
-    stats.families[cursor.family].sealed.count(sa, jobEnd - jobAt);
+    stats.families[flight.cursor.family].sealed.count(sa, flight.payloadLen);
     sad.settle(sa);
   }
 

@@ -109,6 +109,25 @@ export function engineVariables(settings: Settings): Variable[] {
   ];
 }
 
+/**
+ * Whether there is IPsec at all, and whether it has anything to do, as NetBSD tells. Both are about
+ * the whole host under either name.
+ */
+export function useVariables(spd: { readonly size: number }): Variable[] {
+  return ['net.inet.ipsec', 'net.inet6.ipsec6'].flatMap((prefix) => [
+    {
+      ...{ name: `${prefix}.enabled`, aliases: [], type: 'int' },
+      description: 'whether the host does IPsec',
+      get: () => 1,
+    },
+    {
+      ...{ name: `${prefix}.used`, aliases: [], type: 'int' },
+      description: 'whether there are policies',
+      get: () => Number(spd.size > 0),
+    },
+  ]);
+}
+
 function familyVariables(prefix: string, settings: FamilySettings): Variable[] {
   return [
     choice({

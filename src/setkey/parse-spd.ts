@@ -4,7 +4,7 @@ import type { PolicyExtension } from '../wire/pfkey-message.ts';
 import { expectWord, parseContext, parseLookup, parseNet, unexpected, wrong } from './cursor.ts';
 import { parseIpv4Number } from './gre-key.ts';
 import type { Lexer } from './lexer.ts';
-import type { Place } from './place.ts';
+import { type Place, SetkeyError } from './place.ts';
 import type { PolicyStatement, SecurityContext, SelectorSpec } from './statement.ts';
 import { isIcmp, PROTO, protocolNumber } from './upper.ts';
 
@@ -23,12 +23,13 @@ export function parseSpd(
     lexer.next();
     const tag = lexer.next();
     if (tag.kind !== 'string' || tag.text === '') throw unexpected(tag, 'a tag in quotes');
-    const policy = parsePolicyClause(lexer);
+    const policy = parsePolicyClause(lexer, command, place);
     return { command, place, lookup, selector: undefined, context: undefined, policy };
   }
   const selector = parseSelector(lexer);
   const context = parseOptionalContext(lexer);
-  return { command, place, lookup, selector, context, policy: parsePolicyClause(lexer) };
+  const policy = parsePolicyClause(lexer, command, place);
+  return { command, place, lookup, selector, context, policy };
 }
 
 function parseSelector(lexer: Lexer): SelectorSpec {
@@ -74,15 +75,24 @@ function parseOptionalContext(lexer: Lexer): SecurityContext | undefined {
   return parseContext(lexer);
 }
 
-/** Columns of the policy language become places in the file. */
-function parsePolicyClause(lexer: Lexer): PolicyExtension {
+/**
+ * Columns of the policy language become places in the file. A direction alone says which policy is
+ * to be deleted, and nothing about one that is to be made.
+ */
+function parsePolicyClause(
+  lexer: Lexer,
+  command: PolicyStatement['command'],
+  statement: Place,
+): PolicyExtension {
   const token = expectWord(lexer, '-P and a policy');
   if (token.text !== '-P') throw unexpected(token, '-P and a policy');
   const { text, place } = lexer.policyText();
   try {
-    return parsePolicy(text);
+    const policy = parsePolicy(text);
+    if (command === 'spddelete' || /\S\s+\S/.test(text)) return policy;
+    throw wrong(statement, `${command} needs an action: discard, none or ipsec`);
   } catch (error) {
-    if (!(error instanceof KeyError)) throw error;
+    if (error instanceof SetkeyError || !(error instanceof KeyError)) throw error;
     const column = columnOf(error.message) ?? 1;
     const sentence = error.message.replace(/^column [0-9]+: /, '');
     throw wrong(lexer.placeIn(text, place, column - 1), sentence);

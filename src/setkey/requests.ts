@@ -176,9 +176,6 @@ const SPD_MESSAGES = {
 function policyActions(statement: PolicyStatement, context: RequestContext): Action[] {
   const { command, selector } = statement;
   const { policy } = statement;
-  if (command !== 'spddelete' && policy.priority === 0) {
-    throw wrong(statement.place, `${command} needs an action: discard, none or ipsec`);
-  }
   const rest = [
     ...(selector ? selectorExtensions(statement, selector, context.resolver) : []),
     ...contextExtension(statement.context),

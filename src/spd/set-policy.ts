@@ -43,8 +43,12 @@ export const PRIORITY_DEFAULT = BASE.def;
  */
 const OFFSET_MAX = 0x3fffffff;
 
-/** `prio N` counts both ways from the middle. */
-const SIGNED_MAX = 0x7fffffff;
+/**
+ * `prio N` counts both ways from the middle: up to the priority 0, which goes before all others,
+ * and down to the last.
+ */
+const ABOVE_MAX = 0x8000_0000;
+const BELOW_MAX = 0x7fff_ffff;
 
 /** More layers than any host accepts; the bound is on what a text can make us build. */
 const REQUESTS_MAX = 64;
@@ -130,7 +134,8 @@ function parsePriority(text: PolicyText): number {
   text.word();
   if (!Object.hasOwn(BASE, text.peek())) {
     const negative = text.take('-');
-    const offset = number(text, SIGNED_MAX, 'low, def, high or a number');
+    const max = negative ? BELOW_MAX : ABOVE_MAX;
+    const offset = number(text, max, 'low, def, high or a number');
     return BASE.def - (negative ? -offset : offset);
   }
   const base = keyword(text, BASE, 'low, def or high');

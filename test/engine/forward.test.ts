@@ -72,3 +72,15 @@ describe('IPv6 fragments into a tunnel, under a policy with ports', () => {
     expect(a.host.buffersFree).toBe(2);
   });
 });
+
+test.each([4, 6] as const)(
+  'IPv6 whose tunnel over IPv%i was cut on its way goes on whole',
+  (outer) => {
+    const pair = new Pair([{ tunnel: outer }], { family: 6, mtu: 1300, peer: { forwards: true } });
+    const packet = ipv6Packet(17, udp(counting(1260)));
+    const { wire, delivered } = pair.send(packet);
+    expect(wire.length).toBe(2);
+    expect(delivered).toEqual([packet]);
+    expect(pair.b.host.buffersFree).toBe(128);
+  },
+);

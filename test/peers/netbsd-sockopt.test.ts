@@ -98,6 +98,27 @@ describe.each(KINDS)('$name', ({ proto, alg, local, peer }) => {
     expect(seen()).toEqual([`${proto} >`, `${proto} <`]);
   });
 
+  test('IP_IPSEC_POLICY, as the steps are told there', () => {
+    addSas();
+    const policy = `-P ${out};`;
+    // A policy of the source alone: the reply is not protected, and refused if that is asked for.
+    expect(a.setkey(`spdadd ${local} ${peer} any ${policy}`)).toEqual([]);
+    expect(a.ping(peer, [out])).toBe(true);
+    expect(seen()).toEqual([`${proto} >`, 'plain <']);
+    expect(a.ping(peer, [out, into])).toBe(false);
+    seen();
+    // Of both: whichever of the two the socket names, both ways are protected.
+    expect(b.setkey(`spdadd ${peer} ${local} any ${policy}`)).toEqual([]);
+    for (const policies of [[out], [into]]) {
+      expect(a.ping(peer, policies)).toBe(true);
+      expect(seen()).toEqual([`${proto} >`, `${proto} <`]);
+    }
+    for (const node of [a, b]) {
+      node.configure('flush; spdflush;');
+      expect([node.dumpSas(), node.dumpPolicies()]).toEqual([[], []]);
+    }
+  });
+
   test('a policy of the host, and sockets that entrust their packets to it', () => {
     addSas();
     expect(a.setkey(`spdadd ${local} ${peer} any -P ${out};`)).toEqual([]);

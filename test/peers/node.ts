@@ -10,6 +10,7 @@ import { errnoName } from '../../src/base/errno.ts';
 import { nodeCrypto } from '../../src/crypto/node-provider.ts';
 import { Host } from '../../src/engine/host.ts';
 import { defaultSettings } from '../../src/engine/settings.ts';
+import type { Takers } from '../../src/engine/socket-policies.ts';
 import { Inet } from '../../src/inet/inet.ts';
 import type { KeyClient } from '../../src/key/client.ts';
 import { KeyEngine } from '../../src/key/engine.ts';
@@ -37,14 +38,29 @@ export interface Seen {
   readonly spi: number;
 }
 
+export interface NodeOptions {
+  /** Whether algorithms may be used that RFC 8221 forbids. No. */
+  readonly allowLegacy?: boolean;
+  /** What the host takes its wire to carry. 1500. */
+  readonly mtu?: number;
+  /** Gets what is for others, as a kernel that forwards; else it is dropped. */
+  readonly forward?: (packet: Packet) => void;
+}
+
 /** Nodes on one wire, with one clock: as the rump kernels on a bus of NetBSD's tests. */
 export class Bus {
   readonly env = testEnv();
   readonly seen: Seen[] = [];
   readonly #nodes: Node[] = [];
+  readonly #options: NodeOptions;
+
+  constructor(options: NodeOptions = {}) {
+    this.#options = options;
+  }
 
   add(...addresses: string[]): Node {
-    const node = new Node(this.env, addresses.map(address), (packet) => this.#carry(node, packet));
+    const carry = (packet: Packet) => this.#carry(node, packet);
+    const node = new Node(this.env, addresses.map(address), carry, this.#options);
     this.#nodes.push(node);
     return node;
   }
@@ -77,10 +93,19 @@ export class Node {
   readonly host: Host;
   readonly inet: Inet;
   readonly addresses: readonly Address[];
+  /** All that came to this node itself, opened. */
+  readonly received: Uint8Array[] = [];
+  readonly #forward: NodeOptions['forward'];
   #seq = 0;
 
-  constructor(env: Env, addresses: readonly Address[], transmit: (packet: Packet) => void) {
+  constructor(
+    env: Env,
+    addresses: readonly Address[],
+    transmit: (packet: Packet) => void,
+    { allowLegacy = false, mtu = 1500, forward }: NodeOptions = {},
+  ) {
     this.addresses = addresses;
+    this.#forward = forward;
     const { clock, random } = env;
     this.sad = new Sad({
       clock,
@@ -94,7 +119,7 @@ export class Node {
       sad: this.sad,
       spd: this.spd,
       crypto: nodeCrypto,
-      allowLegacy: false,
+      allowLegacy,
     });
     this.host = new Host({
       env,
@@ -106,9 +131,11 @@ export class Node {
           this.engine.acquire(policy, request, src, dst, trigger),
         natMapping: (sa, from, to) => this.engine.natMapping(sa, from, to),
       },
+      mtu,
+      forwards: forward !== undefined,
       transmit: (packets, count) => packets.slice(0, count).forEach(transmit),
-      deliver: (packets, count) => this.inet.receive(packets, count),
-      deliverToSockets: (packets, count, takers) => this.inet.receive(packets, count, takers),
+      deliver: (packets, count) => this.#deliver(packets, count),
+      deliverToSockets: (packets, count, takers) => this.#deliver(packets, count, takers),
     });
     this.inet = new Inet({ addresses, send: (packets, count) => this.host.output(packets, count) });
     const reqid = (own: readonly { readonly reqid: number }[]) =>
@@ -119,9 +146,20 @@ export class Node {
   arrived(octets: Uint8Array): void {
     const cursor = new Cursor();
     if (decode(octets, 0, octets.length, cursor) !== undefined) return;
-    const to = addressFrom(cursor.family, octets, cursor.dstAt);
-    const isOurs = this.addresses.some((one) => sameAddress(one, to));
-    if (isOurs) this.host.input([packetFrom(octets)], 1);
+    const packet = packetFrom(octets);
+    if (this.#isOurs(octets, cursor)) this.host.input([packet], 1);
+    // Whatever is IPsec and comes to a host, it takes for its own; routers have no such host.
+    else if (isIpsec(cursor) || this.spd.size === 0) this.#forward?.(packet);
+    else if (this.#forward) this.host.input([packet], 1);
+  }
+
+  has(one: Address): boolean {
+    return this.addresses.some((own) => sameAddress(own, one));
+  }
+
+  /** Sends a packet that somebody else has made. */
+  send(octets: Uint8Array): void {
+    this.host.output([packetFrom(octets)], 1);
   }
 
   /**
@@ -151,6 +189,12 @@ export class Node {
     return errors;
   }
 
+  /** As `setkey`, for what it must take. */
+  configure(script: string): void {
+    const errors = this.setkey(script);
+    if (errors.length > 0) throw new Error(`${script}: ${errors.join()}`);
+  }
+
   /** As `setkey -D`: text of every SA. */
   dumpSas(): string[] {
     return this.#dump('DUMP').map((one) => formatSa(one, CONTEXT));
@@ -177,6 +221,25 @@ export class Node {
     return replies;
   }
 
+  #deliver(packets: readonly Packet[], count: number, takers?: readonly Takers[]): void {
+    for (let i = 0; i < count; i++) {
+      const packet = packets[i]!;
+      const octets = packet.copy();
+      const cursor = new Cursor();
+      if (decode(octets, 0, octets.length, cursor) !== undefined) throw new Error('not a packet');
+      if (this.#forward && !this.#isOurs(octets, cursor)) {
+        this.#forward(packet);
+        continue;
+      }
+      this.received.push(octets);
+      this.inet.receive([packet], 1, takers && [takers[i]!]);
+    }
+  }
+
+  #isOurs(octets: Uint8Array, cursor: Cursor): boolean {
+    return this.has(addressFrom(cursor.family, octets, cursor.dstAt));
+  }
+
   #dump(type: 'DUMP' | 'X_SPDDUMP'): Message[] {
     const head = {
       errno: 0,
@@ -192,7 +255,8 @@ export class Node {
 
 const CONTEXT = { now: 0, time: (seconds: number) => `${seconds}`, ports: false };
 
-function messagesOf(script: string): Message[] {
+/** What setkey sends for a script. Throws SetkeyError for what it cannot read. */
+export function messagesOf(script: string): Message[] {
   const { entries } = parseScript(script, 'script');
   return entries.flatMap((entry) => {
     if (entry instanceof SetkeyError) throw entry;
@@ -204,6 +268,11 @@ function messagesOf(script: string): Message[] {
     const actions = actionsOf(entry, { resolver, supported: undefined, forwardToo: false });
     return actions.flatMap((action) => (action.kind === 'send' ? [action.message] : []));
   });
+}
+
+function isIpsec({ protocol, portsKnown, dport }: Cursor): boolean {
+  if (protocol === PROTO.UDP) return portsKnown && dport === 4500;
+  return protocol === PROTO.ESP || protocol === PROTO.AH;
 }
 
 function describePacket(packet: Packet): Seen {
