@@ -118,7 +118,8 @@ export class IkedHost {
     const [parent] = childrenOf(this.#iked!.child.pid!);
     const all = [parent!, ...childrenOf(parent!)];
     for (const pid of all) process.kill(pid, 'SIGSTOP');
-    for (const pid of all) process.kill(pid, 'SIGKILL');
+    // The parent last: without it the kernel wakes the others, who are then an orphaned group.
+    for (const pid of all.reverse()) process.kill(pid, 'SIGKILL');
     await this.#iked!.end();
   }
 
