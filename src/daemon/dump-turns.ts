@@ -2,7 +2,7 @@
  * Dumps get one part in so many of the loop's time: while it is busy with other things, and while
  * it is not. It is never all of it, or there would be no telling how busy it is.
  */
-const PARTS = { busy: 32, idle: 2 } as const;
+const PARTS = { busy: 64, idle: 2 } as const;
 
 /** What there is to know of the event loop; a test has one of its own. */
 export interface Loop {
