@@ -72,11 +72,11 @@ describe.skipIf(process.platform !== 'linux')('processor time', () => {
 
   test('of this program rises while it computes', () => {
     const before = processorTime([process.pid]);
-    let sum = 0;
-    while (processorTime([process.pid]).programs < before.programs + 0.02)
-      sum += Math.sqrt(sum + 1);
-    const after = processorTime([process.pid]);
-    expect(after.machine).toBeGreaterThan(before.machine);
+    let after = before;
+    // The kernel counts the two by different clocks, which tick a hundred times a second.
+    while (after.programs < before.programs + 0.02 || after.machine <= before.machine)
+      after = processorTime([process.pid]);
+    expect(after.programs).toBeLessThan(before.programs + 10);
     expect(residentOctets(process.pid)).toBeGreaterThan(2 ** 20);
   });
 });
