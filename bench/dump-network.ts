@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -6,7 +6,8 @@ import { parseArgs } from 'node:util';
 import { DaemonHost } from '../test/hosts/daemon-host.ts';
 import { whyNoHosts } from '../test/hosts/namespaces.ts';
 import { A, B, config, makePair, type Pair } from '../test/hosts/pair.ts';
-import { ADD, DUMP, message, request } from './pfkey-octets.ts';
+import { type Dumped, dumpSlowly } from './dump-reader.ts';
+import { ADD, request } from './pfkey-octets.ts';
 
 /**
  * What a dump of many SAs to a slow reader costs the packets: one TCP stream of iperf3 runs all the
@@ -28,43 +29,6 @@ const { values } = parseArgs({
 const COUNT = Number(values.count);
 const SECONDS = Number(values.seconds);
 const CHUNK = 500;
-
-/**
- * Reads a dump in pieces of 4 kB and sleeps after each: argv is the socket, the request and the
- * milliseconds. Prints how many entries came, how many SPIs, and whether they were counted down.
- */
-const READER = `
-const [path, request, ms] = process.argv.slice(1);
-const socket = require('net').connect({ path, onread: { buffer: Buffer.alloc(4096), callback } });
-const spis = new Set();
-let rest = Buffer.alloc(0), seen = 0, next = -1, ordered = true;
-function callback(size, chunk) {
-  rest = Buffer.concat([rest, chunk.subarray(0, size)]);
-  let at = 0;
-  while (rest.length - at >= 16 && rest.length - at >= 8 * rest.readUInt16LE(at + 4)) {
-    const seq = rest.readUInt32LE(at + 8);
-    if (next >= 0 && seq !== next) ordered = false;
-    next = seq - 1;
-    seen++;
-    spis.add(rest.readUInt32BE(at + 20));
-    at += 8 * rest.readUInt16LE(at + 4);
-    if (seq !== 0) continue;
-    console.log(JSON.stringify({ seen, distinct: spis.size, ordered }));
-    process.exit();
-  }
-  rest = Buffer.from(rest.subarray(at));
-  socket.pause();
-  setTimeout(() => socket.resume(), Number(ms));
-  return true;
-}
-socket.write(Buffer.from(request, 'hex'));
-`;
-
-interface Dumped {
-  readonly seen: number;
-  readonly distinct: number;
-  readonly ordered: boolean;
-}
 
 /** Adds SAs by PF_KEY, and waits for the last answer. */
 async function fill(path: string, count: number): Promise<void> {
@@ -99,14 +63,6 @@ function lastAnswer(socket: Socket, last: number): Promise<void> {
   });
 }
 
-async function dump(path: string): Promise<Dumped> {
-  const args = ['-e', READER, path, message(DUMP, 1).toString('hex'), values.sleep];
-  const reader = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  let said = '';
-  for await (const chunk of reader.stdout) said += String(chunk);
-  return JSON.parse(said) as Dumped;
-}
-
 /** Mbit/s that arrived at B's device while `during` went on. */
 async function rate({ lab, b }: Pair, during: Promise<unknown>): Promise<number> {
   const octets = () => Number(lab.sh(b, 'cat /sys/class/net/w0/statistics/rx_bytes'));
@@ -138,7 +94,7 @@ async function main(): Promise<void> {
     await sleep(3000);
     const before = await rate(pair, sleep(1000 * SECONDS));
     const began = performance.now();
-    const dumping = dump(a.socket);
+    const dumping = dumpSlowly(a.socket, Number(values.sleep));
     const during = await rate(pair, dumping);
     const seconds = (performance.now() - began) / 1000;
     const after = await rate(pair, sleep(1000 * SECONDS));

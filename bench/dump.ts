@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,6 +12,7 @@ import { Slab } from '../src/sad/slab.ts';
 import { packetFrom } from '../src/wire/packet.ts';
 import { Pair } from '../test/engine/pair.ts';
 import { counting, ipv4Packet, udp } from '../test/wire/octets.ts';
+import { dumpSlowly } from './dump-reader.ts';
 
 /**
  * A million SAs dumped to a reader that takes 4 kB and sleeps, while the same process protects
@@ -25,32 +24,6 @@ import { counting, ipv4Packet, udp } from '../test/wire/octets.ts';
 const COUNT = Number(process.argv[2] ?? 1_000_000);
 const SLEEP_MS = Number(process.argv[3] ?? 4);
 const BASE_MS = 10_000;
-
-/** Reads `argv[1]` in pieces of 4 kB, and prints how many entries came, and whether in order. */
-const READER = `
-const socket = require('net').connect({ path: process.argv[1], onread: { buffer: Buffer.alloc(4096), callback: arrived } });
-let rest = Buffer.alloc(0), seen = 0, next = -1, ordered = true, all = new Set();
-function arrived(size, chunk) {
-  rest = Buffer.concat([rest, chunk.subarray(0, size)]);
-  let at = 0;
-  while (rest.length - at >= 16 && rest.length - at >= 8 * rest.readUInt16LE(at + 4)) {
-    const seq = rest.readUInt32LE(at + 8);
-    if (next >= 0 && seq !== next) ordered = false;
-    next = seq - 1;
-    seen++;
-    all.add(rest.readUInt32BE(at + 20));
-    at += 8 * rest.readUInt16LE(at + 4);
-    if (seq !== 0) continue;
-    console.log(JSON.stringify({ seen, distinct: all.size, ordered }));
-    process.exit();
-  }
-  rest = Buffer.from(rest.subarray(at));
-  socket.pause();
-  setTimeout(() => socket.resume(), Number(process.argv[2]));
-  return true;
-}
-socket.write(Buffer.from([2, 10, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]));
-`;
 
 const NONE = new Uint8Array(0);
 const env = systemEnv('error');
@@ -105,17 +78,11 @@ const engine = new KeyEngine({ env, sad, spd, crypto: nodeCrypto, allowLegacy: f
 const server = await startPfkeyServer({ engine, path, log: env.log });
 await run(pause(2000));
 const alone = await run(pause(BASE_MS));
-const reader = spawn(process.execPath, ['-e', READER, path, `${SLEEP_MS}`], {
-  stdio: ['ignore', 'pipe', 'inherit'],
-});
-let said = '';
-reader.stdout.on('data', (data: Buffer) => {
-  said += data.toString();
-});
+const dumping = dumpSlowly(path, SLEEP_MS);
 const began = performance.now();
-const during = await run(once(reader, 'exit'));
+const during = await run(dumping);
 const seconds = (performance.now() - began) / 1000;
-const { seen, distinct, ordered } = JSON.parse(said) as Record<string, number | boolean>;
+const { seen, distinct, ordered } = await dumping;
 console.log(`| ${COUNT} SAs, a reader of 4 kB every ${SLEEP_MS} ms | |`);
 console.log('|---|---|');
 console.log(`| entries, different SPIs, counted down to 0 | ${seen}, ${distinct}, ${ordered} |`);

@@ -105,6 +105,14 @@ export function isUnspecified(one: Address): boolean {
   return true;
 }
 
+/** The IPv4 address that an IPv6 one stands for, if it does (RFC 4291 §2.5.5.2); else itself. */
+export function unmapped(one: Address): Address {
+  const { bytes } = one;
+  if (bytes.length !== 16 || bytes[10] !== 0xff || bytes[11] !== 0xff) return one;
+  for (let i = 0; i < 10; i++) if (bytes[i] !== 0) return one;
+  return addressFrom(4, bytes, 12);
+}
+
 export function isMulticast(one: Address): boolean {
   return one.family === 4 ? (one.bytes[0]! & 0xf0) === 0xe0 : one.bytes[0] === 0xff;
 }

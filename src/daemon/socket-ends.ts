@@ -1,4 +1,4 @@
-import { type Address, addressFrom, type Family } from '../base/address.ts';
+import { type Address, type Family, isUnspecified, unmapped } from '../base/address.ts';
 import type { ProgramSocket, SocketEnd } from '../drivers/linux/program-socket.ts';
 import type { KernelSocket } from '../drivers/linux/sock-diag.ts';
 import type { SocketEnds } from '../engine/socket-policies.ts';
@@ -63,17 +63,5 @@ function addressOf(
 }
 
 function endNow(address: Address, port: number): SocketEnd {
-  if (address.bytes.every((octet) => octet === 0)) return { address: undefined, port };
-  return { address: unmapped(address), port };
-}
-
-/** RFC 4291 §2.5.5.2. */
-function unmapped(address: Address): Address {
-  const { bytes } = address;
-  const isMapped =
-    bytes.length === 16 &&
-    bytes[10] === 0xff &&
-    bytes[11] === 0xff &&
-    bytes.subarray(0, 10).every((octet) => octet === 0);
-  return isMapped ? addressFrom(4, bytes, 12) : address;
+  return { address: isUnspecified(address) ? undefined : unmapped(address), port };
 }

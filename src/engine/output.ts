@@ -128,32 +128,22 @@ export class Output {
     const { packet, cursor } = whole;
     const flights = this.#pieces;
     let count = 0;
+    const id = fragmentId(env.random);
     const take = () => arena.take();
-    const bad = fragment(
-      packet,
-      cursor,
-      packet.fragmentMax,
-      fragmentId(env.random),
-      take,
-      (piece) => {
-        flights[count] ??= new Flight();
-        flights[count]!.begin(piece, true);
-        count++;
-      },
-    );
-    for (let i = 0; i < count; i++) {
-      const flight = flights[i]!;
-      if (bad === undefined && this.#read(flight)) takeWay(flight, whole);
-      else arena.give(flight.packet);
+    const emit = (piece: Packet) => {
+      flights[count] ??= new Flight();
+      flights[count]!.begin(piece, true);
+      count++;
+    };
+    const bad =
+      fragment(packet, cursor, packet.fragmentMax, id, take, emit) ?? read(flights, count);
+    if (bad !== undefined) {
+      for (let i = 0; i < count; i++) arena.give(flights[i]!.packet);
+      return this.#drop(whole, bad);
     }
-    if (bad !== undefined) return this.#drop(whole, bad);
     arena.give(packet);
+    for (let i = 0; i < count; i++) takeWay(flights[i]!, whole);
     this.#finish(flights, count, whole.layerCount);
-  }
-
-  #read(flight: Flight): boolean {
-    const { bytes, at, end } = flight.packet;
-    return decode(bytes, at, end, flight.cursor) === undefined;
   }
 
   /** Whose packet it is; false if it goes no further, or not yet. */
@@ -290,6 +280,16 @@ export class Output {
     if (flight.owned) arena.give(flight.packet);
     flight.owned = false;
   }
+}
+
+/** What is wrong with the first of these packets that cannot be read; undefined: nothing. */
+function read(flights: readonly Flight[], count: number): DropReason | undefined {
+  for (let i = 0; i < count; i++) {
+    const { packet, cursor } = flights[i]!;
+    const bad = decode(packet.bytes, packet.at, packet.end, cursor);
+    if (bad !== undefined) return bad;
+  }
+  return undefined;
 }
 
 /** Fragments of different senders are never put together. */

@@ -219,6 +219,14 @@ export function slotsAt(memory: PacketMemory, at: number, count: number, room: n
   return Array.from({ length: count }, () => arena.take()!);
 }
 
+/** Joins what was read into a small slot and, where that ended, on into a large one. */
+export function joinParts(small: Packet, large: Packet, len: number): void {
+  small.reset();
+  large.reset();
+  large.end = large.at + len;
+  large.bytes.copyWithin(large.at, small.at, small.at + Math.min(len, PACKET_LEN_SMALL));
+}
+
 function shelf(
   { words }: PacketMemory,
   slots: readonly Packet[],

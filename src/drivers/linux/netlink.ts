@@ -9,16 +9,16 @@ import {
 } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, unpin, withBlock } from './native-memory.ts';
 import { MessageWriter, messagesIn, type NetlinkMessage } from './netlink-message.ts';
-import { SOL_SOCKET } from './socket.ts';
+import { SOL_SOCKET, setOption } from './socket.ts';
 
-export const AF_NETLINK = 16;
+const AF_NETLINK = 16;
 export const NETLINK_ROUTE = 0;
-const SOL_NETLINK = 270;
+export const SOL_NETLINK = 270;
 const NETLINK_CAP_ACK = 10;
 const NETLINK_EXT_ACK = 11;
 const NETLINK_GET_STRICT_CHK = 12;
-export const SO_RCVBUFFORCE = 33;
-export const SOCKET_BUFFER_LEN = 1 << 20;
+const SO_RCVBUFFORCE = 33;
+const SOCKET_BUFFER_LEN = 1 << 20;
 
 const NLMSG_NOOP = 1;
 const NLMSG_ERROR = 2;
@@ -82,15 +82,34 @@ export class NetlinkError extends Error {
   }
 }
 
+/** A socket of a netlink protocol, with room for many messages. Throws an Error. */
+export function openNetlinkSocket(c: Libc, protocol: number, what: string): number {
+  const fd = c.socket(AF_NETLINK, SOCK_RAW | SOCK_FLAGS, protocol);
+  if (fd < 0) throw failure(c, what);
+  setOption(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_LEN);
+  return fd;
+}
+
+/**
+ * Gives the socket a number of its own, and has it hear of `groups`, a bit for each of the first
+ * 32. Throws an Error, and leaves the socket open.
+ */
+export function bindNetlinkSocket(c: Libc, fd: number, groups: number, what: string): void {
+  const bound = withBlock(c, 64, ({ view, base }) => {
+    view.setUint16(0, AF_NETLINK, true);
+    view.setUint32(8, groups, true);
+    return c.bind(fd, base, NAME_LEN);
+  });
+  if (bound < 0) throw failure(c, what);
+}
+
 /** Opens a socket to this network namespace's rtnetlink. Throws an Error. */
 export function openNetlink(c: Libc): Netlink {
-  const fd = c.socket(AF_NETLINK, SOCK_RAW | SOCK_FLAGS, NETLINK_ROUTE);
-  if (fd < 0) throw failure(c, 'open a netlink socket');
+  const fd = openNetlinkSocket(c, NETLINK_ROUTE, 'open a netlink socket');
   // Each is of use where the kernel knows it (Linux 4.12, 4.3, 4.20), and not needed.
-  setInt(c, fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
-  setInt(c, fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
-  setInt(c, fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
-  setInt(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_LEN);
+  setOption(c, fd, SOL_NETLINK, NETLINK_EXT_ACK, 1);
+  setOption(c, fd, SOL_NETLINK, NETLINK_CAP_ACK, 1);
+  setOption(c, fd, SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1);
   const netlink = new Netlink(c, fd);
   try {
     netlink.run(NOTHING);
@@ -349,12 +368,4 @@ export class NetlinkReceiver {
     unpin(this.#octets.bytes);
     unpin(this.#header.bytes);
   }
-}
-
-/** Returns what setsockopt(2) does. */
-export function setInt(c: Libc, fd: number, level: number, option: number, value: number): number {
-  return withBlock(c, 64, ({ view, base }) => {
-    view.setInt32(0, value, true);
-    return c.setsockopt(fd, level, option, base, 4);
-  });
 }

@@ -1,13 +1,6 @@
-import { EAGAIN, failure, type Libc, SOCK_FLAGS, SOCK_RAW } from './libc.ts';
+import { EAGAIN, failure, type Libc } from './libc.ts';
 import { setWord, withBlock } from './native-memory.ts';
-import {
-  AF_NETLINK,
-  NETLINK_ROUTE,
-  NetlinkReceiver,
-  SO_RCVBUFFORCE,
-  SOCKET_BUFFER_LEN,
-  setInt,
-} from './netlink.ts';
+import { bindNetlinkSocket, NETLINK_ROUTE, NetlinkReceiver, openNetlinkSocket } from './netlink.ts';
 import { messagesIn, type NetlinkMessage } from './netlink-message.ts';
 import { type Watch, watch } from './poll.ts';
 import { SOL_SOCKET } from './socket.ts';
@@ -49,9 +42,7 @@ export interface NetworkWatch extends Watch {
  * `except` are not told. Throws an Error when the kernel does not tell any.
  */
 export function watchNetwork(c: Libc, except: number, events: NetworkEvents): NetworkWatch {
-  const fd = c.socket(AF_NETLINK, SOCK_RAW | SOCK_FLAGS, NETLINK_ROUTE);
-  if (fd < 0) throw failure(c, 'open a netlink socket');
-  setInt(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_LEN);
+  const fd = openNetlinkSocket(c, NETLINK_ROUTE, 'open a netlink socket');
   try {
     leaveOut(c, fd, except);
     join(c, fd);
@@ -96,12 +87,7 @@ function isNoted(octets: Uint8Array, events: NetworkEvents): boolean {
 
 function join(c: Libc, fd: number): void {
   const groups = GROUPS.reduce((bits, group) => bits | (1 << (group - 1)), 0);
-  const bound = withBlock(c, 64, ({ view, base }) => {
-    view.setUint16(0, AF_NETLINK, true);
-    view.setUint32(8, groups, true);
-    return c.bind(fd, base, 12);
-  });
-  if (bound < 0) throw failure(c, 'listen to changes of the network');
+  bindNetlinkSocket(c, fd, groups, 'listen to changes of the network');
 }
 
 /**

@@ -1,5 +1,11 @@
 import { fstatSync } from 'node:fs';
-import { type Address, addressFrom, type Family } from '../../base/address.ts';
+import {
+  type Address,
+  addressFrom,
+  type Family,
+  isUnspecified,
+  unmapped,
+} from '../../base/address.ts';
 import { AF_INET, AF_INET6, type Libc } from './libc.ts';
 import { type NativeBlock, withBlock } from './native-memory.ts';
 import { IPPROTO_IPV6, SOL_SOCKET } from './socket.ts';
@@ -115,14 +121,8 @@ function endOf(
   if (name(fd, base, base + 32) < 0) return NO_END;
   const family = view.getUint16(0, true);
   const port = view.getUint16(2);
-  if (family === AF_INET) return { address: specified(addressFrom(4, bytes, 4)), port };
-  if (family !== AF_INET6) return NO_END;
-  const isMapped =
-    bytes.subarray(8, 18).every((octet) => octet === 0) && view.getUint16(18) === 0xffff;
-  const address = isMapped ? addressFrom(4, bytes, 20) : addressFrom(6, bytes, 8);
-  return { address: specified(address), port };
-}
-
-function specified(address: Address): Address | undefined {
-  return address.bytes.some((octet) => octet !== 0) ? address : undefined;
+  if (family !== AF_INET && family !== AF_INET6) return NO_END;
+  const whole = family === AF_INET ? addressFrom(4, bytes, 4) : addressFrom(6, bytes, 8);
+  const address = unmapped(whole);
+  return { address: isUnspecified(address) ? undefined : address, port };
 }

@@ -8,7 +8,7 @@ import {
 } from '../../wire/packet.ts';
 import { BATCH_MAX } from '../held.ts';
 import type { Refusals } from '../refusals.ts';
-import { Batch, type Payloads, slotsAt } from './batch.ts';
+import { Batch, joinParts, type Payloads, slotsAt } from './batch.ts';
 import { type Libc, MSG_CTRUNC, MSG_DONTWAIT, MSG_TRUNC } from './libc.ts';
 import { MessageVector } from './messages.ts';
 import { type PacketMemory, packetMemory, type Region } from './packet-memory.ts';
@@ -158,11 +158,8 @@ export class Receiver {
     small.reset();
     small.end = small.at + len;
     if (len <= PACKET_LEN_SMALL) return small;
-    // The first part belongs in front of the rest.
     const large = this.#large[i]!;
-    large.reset();
-    large.end = large.at + len;
-    large.bytes.copyWithin(large.at, small.at, small.at + PACKET_LEN_SMALL);
+    joinParts(small, large, len);
     return large;
   }
 }

@@ -2,7 +2,7 @@ import { type Credentials, credentialsOf } from './credentials.ts';
 import { EAGAIN, failure, type Libc, MSG_DONTWAIT, SOCK_FLAGS } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, withBlock } from './native-memory.ts';
 import { type EventWatch, type Watch, watch } from './poll.ts';
-import { SOL_SOCKET } from './socket.ts';
+import { SOL_SOCKET, setOption } from './socket.ts';
 
 /**
  * AF_UNIX SOCK_SEQPACKET sockets, which Node has none of: connections that carry whole messages.
@@ -199,8 +199,8 @@ export class SeqpacketSocket {
   /** How many octets may wait for the other end, by the kernel's count, which doubles it. */
   setSendBuffer(len: number): void {
     // Past the limit for ordinary users if we may.
-    if (setInt(this.#c, this.#fd, SO_SNDBUFFORCE, len) < 0) {
-      setInt(this.#c, this.#fd, SO_SNDBUF, len);
+    if (!setOption(this.#c, this.#fd, SOL_SOCKET, SO_SNDBUFFORCE, len)) {
+      setOption(this.#c, this.#fd, SOL_SOCKET, SO_SNDBUF, len);
     }
   }
 
@@ -233,13 +233,6 @@ export class SeqpacketSocket {
   }
 }
 
-function setInt(c: Libc, fd: number, option: number, value: number): number {
-  return withBlock(c, 64, ({ view, base }) => {
-    view.setInt32(0, value, true);
-    return c.setsockopt(fd, SOL_SOCKET, option, base, 4);
-  });
-}
-
 function getInt(c: Libc, fd: number, option: number): number | undefined {
   return withBlock(c, 64, ({ view, base }) => {
     view.setUint32(8, 4, true);
@@ -259,5 +252,5 @@ export function markSocket(c: Libc, fd: number, mark: number, on: 'set' | 'unset
   const domain = getInt(c, fd, SO_DOMAIN);
   if (domain !== AF_INET && domain !== AF_INET6) return 88;
   if (on === 'unset' && getInt(c, fd, SO_MARK) !== mark) return 0;
-  return setInt(c, fd, SO_MARK, on === 'set' ? mark : 0) < 0 ? c.errno() : 0;
+  return setOption(c, fd, SOL_SOCKET, SO_MARK, on === 'set' ? mark : 0) ? 0 : c.errno();
 }

@@ -1,19 +1,17 @@
 import { type Address, addressFrom, type Family } from '../../base/address.ts';
-import { AF_INET, AF_INET6, EAGAIN, failure, type Libc, SOCK_FLAGS, SOCK_RAW } from './libc.ts';
-import { withBlock } from './native-memory.ts';
+import { AF_INET, AF_INET6, EAGAIN, failure, type Libc } from './libc.ts';
 import {
-  AF_NETLINK,
+  bindNetlinkSocket,
   Netlink,
   NetlinkError,
   NetlinkReceiver,
   type NetlinkRequest,
-  SO_RCVBUFFORCE,
-  SOCKET_BUFFER_LEN,
-  setInt,
+  openNetlinkSocket,
+  SOL_NETLINK,
 } from './netlink.ts';
 import { type MessageWriter, messagesIn, type NetlinkMessage } from './netlink-message.ts';
 import { type Watch, watch } from './poll.ts';
-import { SOL_SOCKET } from './socket.ts';
+import { setOption } from './socket.ts';
 
 /**
  * What the kernel knows about the TCP and UDP sockets of this network namespace, asked over netlink
@@ -27,8 +25,6 @@ import { SOL_SOCKET } from './socket.ts';
  * Ports and addresses are in network order, everything else in that of the machine.
  */
 const NETLINK_SOCK_DIAG = 4;
-const SOCKADDR_NL_LEN = 12;
-const SOL_NETLINK = 270;
 const NETLINK_ADD_MEMBERSHIP = 1;
 const SOCK_DIAG_BY_FAMILY = 20;
 const ANSWER_LEN_MIN = 72;
@@ -155,23 +151,20 @@ export class SockDiag {
 }
 
 function openDiag(c: Libc): number {
-  const fd = c.socket(AF_NETLINK, SOCK_RAW | SOCK_FLAGS, NETLINK_SOCK_DIAG);
-  if (fd < 0) throw failure(c, 'open a netlink socket for sock_diag');
-  setInt(c, fd, SOL_SOCKET, SO_RCVBUFFORCE, SOCKET_BUFFER_LEN);
-  // Without a number of its own it would be the kernel's, who tells itself nothing.
-  const bound = withBlock(c, 64, ({ view, base }) => {
-    view.setUint16(0, AF_NETLINK, true);
-    return c.bind(fd, base, SOCKADDR_NL_LEN);
-  });
-  if (bound >= 0) return fd;
-  const error = failure(c, 'bind a netlink socket for sock_diag');
-  c.close(fd);
-  throw error;
+  const fd = openNetlinkSocket(c, NETLINK_SOCK_DIAG, 'open a netlink socket for sock_diag');
+  try {
+    // Without a number of its own it would be the kernel's, who tells itself nothing.
+    bindNetlinkSocket(c, fd, 0, 'bind a netlink socket for sock_diag');
+  } catch (error) {
+    c.close(fd);
+    throw error;
+  }
+  return fd;
 }
 
 function joinGroups(c: Libc, fd: number): void {
   for (const group of DESTROY_GROUPS) {
-    if (setInt(c, fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group) < 0) {
+    if (!setOption(c, fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)) {
       throw failure(c, 'hear of sockets that end');
     }
   }

@@ -4,7 +4,7 @@ import { HEADROOM, PACKET_LEN_MAX, PACKET_LEN_SMALL, slotLen } from '../../wire/
 import { PROTO } from '../../wire/protocol.ts';
 import { BATCH_MAX } from '../held.ts';
 import type { Refusals } from '../refusals.ts';
-import { Batch, slotsAt, type Whole } from './batch.ts';
+import { Batch, joinParts, slotsAt, type Whole } from './batch.ts';
 import type { Libc } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, unpin } from './native-memory.ts';
 import type { PacketMemory, Region } from './packet-memory.ts';
@@ -103,11 +103,8 @@ export class TunReader {
       this.#batch.add(packet);
       return undefined;
     }
-    // The first part belongs in front of the rest.
     const large = this.#large;
-    large.reset();
-    large.end = large.at + len;
-    bytes.copyWithin(large.at, packet.at, packet.at + Math.min(len, PACKET_LEN_SMALL));
+    joinParts(packet, large, len);
     if (gso !== VNET_GSO.none) return this.#cut(gso, large.at, large.end);
     if (!this.#complete(large.at, len)) return 'offload header that makes no sense';
     this.#batch.add(large);
