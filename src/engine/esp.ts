@@ -30,18 +30,21 @@ export function payloadMax(sa: Sa, len: number): number {
   return Math.floor(textLen / alignLen) * alignLen - esp.TRAILER_LEN;
 }
 
-/** Builds header, IV, padding and trailer around the payload, ready for `seal`. */
+/**
+ * Builds header, IV, padding and trailer around the payload, ready for `seal`. The whole row gets
+ * its sequence numbers.
+ */
 export function prepare(core: Core, flight: Flight, sa: Sa, next: number): DropReason | undefined {
   const transform = sa.spec.esp!;
   const { packet, cursor } = flight;
-  const seq = sa.takeSeq(1);
+  const seq = sa.takeSeq(flight.rowLen);
   if (seq < 0) return seq === -1 ? 'sequence-exhausted' : 'sequence-store';
   const p = packet.bytes;
   const payloadLen = packet.end - cursor.insertAt;
   const gapAt = openGap(packet, cursor, udpLen(sa) + esp.HEADER_LEN + transform.ivLen);
   const espAt = gapAt + udpLen(sa);
   esp.write(p, espAt, sa.spec.spi, seq >>> 0);
-  writeIv(core, flight, sa, espAt + esp.HEADER_LEN, seq);
+  writeIv(core, p, sa, espAt + esp.HEADER_LEN, seq);
   // RFC 4303 §2.4: padding, then its length and the next header, end on the cipher's boundary.
   const overhang = (payloadLen + esp.TRAILER_LEN) % transform.alignLen;
   const least = overhang === 0 ? 0 : transform.alignLen - overhang;
@@ -125,10 +128,10 @@ function udpLen(sa: Sa): number {
   return sa.spec.encapsulation === undefined ? 0 : udp.HEADER_LEN;
 }
 
-function writeIv(core: Core, flight: Flight, sa: Sa, at: number, seq: number): void {
+export function writeIv(core: Core, p: Uint8Array, sa: Sa, at: number, seq: number): void {
   const { iv, ivLen } = sa.spec.esp!;
-  if (iv === 'unique') core.ivs.writeUnique(flight.packet.bytes, at, sa, seq);
-  else if (iv === 'unpredictable') core.ivs.writeRandom(flight.packet.bytes, at, ivLen);
+  if (iv === 'unique') core.ivs.writeUnique(p, at, sa, seq);
+  else if (iv === 'unpredictable') core.ivs.writeRandom(p, at, ivLen);
 }
 
 /**

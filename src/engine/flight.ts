@@ -54,6 +54,11 @@ export class Flight {
   drop: DropReason | undefined;
   /** Going out: the packet is to be cut, and its pieces go this way in its place. */
   cut = false;
+  /**
+   * Going out: packets of the batch that go as this one, itself among them, and its place there.
+   */
+  rowLen = 1;
+  index = 0;
   /** The packet is from the host's own arena, and goes back there. */
   owned = false;
   /** Still on its way. */
@@ -62,6 +67,12 @@ export class Flight {
   finished = false;
   opening = false;
   sa: Sa | undefined;
+  /**
+   * Coming in: the flight of the packet that this one follows, as long as only what differs is
+   * filled in here; and whether what was in it is like what was in that one, too.
+   */
+  leader: Flight | undefined;
+  isAlike = false;
   /** Coming in: the policy has nothing against it, and it still is where it was. */
   passed = false;
 
@@ -70,8 +81,10 @@ export class Flight {
   jobEnd = 0;
   seq = 0;
   jobOk = false;
-  /** The number of an ESP job in its provider's queue; -1: it was done at once. */
-  job = -1;
+  /** The numbers of its ESP jobs in their provider's queue, one for each packet of the row. */
+  job = 0;
+  /** How many of them; none: they were done at once. */
+  jobs = 0;
   /** Going out: octets of what the layer protects. */
   payloadLen = 0;
   /** Coming in: what the layer held, and the protocol of that. */
@@ -91,14 +104,29 @@ export class Flight {
     if (this.lacks.length > 0) this.lacks.length = 0;
     this.drop = undefined;
     this.cut = false;
+    this.rowLen = 1;
     this.owned = owned;
     this.active = true;
     this.finished = false;
     this.opening = false;
     this.sa = undefined;
+    this.leader = undefined;
+    this.isAlike = false;
     this.passed = false;
     this.udpSport = 0;
     this.udpDport = 0;
+  }
+
+  /** Coming in: as `begin`, for a packet that follows that of `leader`. */
+  follow(packet: Packet, leader: Flight): void {
+    this.packet = packet;
+    this.owned = false;
+    this.active = true;
+    this.finished = false;
+    this.opening = false;
+    this.leader = leader;
+    this.isAlike = false;
+    this.passed = false;
   }
 
   lack(request: Request, outer: Sa | undefined): void {

@@ -12,6 +12,7 @@ import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
+import { completeAs, isPattern, prepareAs, standAlone, standAloneOpened } from './alike.ts';
 import { checkedAs, checkInput } from './check.ts';
 import { type Core, noteDrop, noteUsed, tick } from './core.ts';
 import { CryptoRound } from './crypto-round.ts';
@@ -71,19 +72,35 @@ export class Input {
     const flights = this.#flights;
     const count = to - from;
     tick(this.#core);
+    let leader: Flight | undefined;
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
-      flight.begin(packets[from + i]!, false);
-      this.#core.stats.of(flight.packet).inPackets++;
-      this.#read(flight);
+      const packet = packets[from + i]!;
+      this.#core.stats.of(packet).inPackets++;
+      if (packet.follows && leader?.active) {
+        flight.follow(packet, leader);
+      } else {
+        this.#begin(flight, packet);
+        leader = flight;
+      }
     }
     while (this.#openRound(count)) {}
+    let before: Flight | undefined;
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
-      if (flight.active) this.#judge(flight, i > 0 ? flights[i - 1]! : undefined);
+      if (!flight.active || (flight.isAlike && this.#deliverAs(flight, before))) continue;
+      if (flight.isAlike) standAloneOpened(flight);
+      this.#judge(flight, before);
+      before = flight;
     }
     this.#transmitter.flush();
     this.#toSockets.flush();
+  }
+
+  #begin(flight: Flight, packet: Packet): void {
+    flight.begin(packet, false);
+    packet.follows = false;
+    this.#read(flight);
   }
 
   /**
@@ -131,6 +148,15 @@ export class Input {
       const flight = flights[i]!;
       flight.opening = false;
       if (!flight.active || flight.finished) continue;
+      if (flight.leader !== undefined) {
+        if (prepareAs(flight, flight.leader)) {
+          flight.opening = true;
+          jobs++;
+          continue;
+        }
+        this.#begin(flight, flight.packet);
+        if (!flight.active) continue;
+      }
       const step = this.#prepare(flight);
       if (step === OPEN) {
         flight.opening = true;
@@ -149,9 +175,18 @@ export class Input {
       if (flight.opening) this.#open(flight);
     }
     this.#crypto.run();
+    let pattern: Flight | undefined;
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
-      if (flight.opening && flight.active) this.#complete(flight);
+      if (!flight.opening || !flight.active) continue;
+      const { leader } = flight;
+      if (leader === undefined) {
+        this.#complete(flight);
+        pattern = isPattern(this.#core, flight) ? flight : undefined;
+      } else if (leader !== pattern || !this.#completeAs(flight, leader)) {
+        standAlone(flight);
+        this.#complete(flight);
+      }
     }
     return true;
   }
@@ -249,6 +284,14 @@ export class Input {
     }
   }
 
+  #completeAs(flight: Flight, leader: Flight): boolean {
+    this.#crypto.settle(flight);
+    if (!completeAs(this.#core, flight, leader)) return false;
+    const { sa, packet } = flight;
+    this.#core.stats.families[sa!.spec.dst.family].opened.count(sa!, packet.len);
+    return true;
+  }
+
   #complete(flight: Flight): void {
     const sa = flight.sa!;
     const { opened } = this.#core.stats.families[flight.cursor.family];
@@ -343,6 +386,16 @@ export class Input {
     noteUsed(core, flight.policy);
     if (verdict !== undefined) return this.#drop(flight, verdict);
     this.#deliver(flight);
+  }
+
+  /** What is like the packet of its leader may be handed on if that one was, just now. */
+  #deliverAs(flight: Flight, before: Flight | undefined): boolean {
+    const leader = flight.leader!;
+    // Others may have had the word since, and changed policies.
+    if (!leader.passed || leader.takers !== undefined || !before!.passed) return false;
+    this.#transmitter.add(flight.packet, false, Number.POSITIVE_INFINITY);
+    this.#core.stats.families[leader.cursor.family].inDelivered++;
+    return true;
   }
 
   #deliver(flight: Flight): void {

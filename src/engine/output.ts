@@ -14,6 +14,7 @@ import { BATCH_MAX, Flight } from './flight.ts';
 import { fragment, fragmentId } from './fragment.ts';
 import { mayReport, tooBig, writeError } from './icmp.ts';
 import type { Reassembly } from './reassembly.ts';
+import { mayLead, stampRow } from './row.ts';
 import type { SocketEntry } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
 import { encapsulate, innerProtocol, outerDf } from './tunnel.ts';
@@ -46,6 +47,8 @@ export class Output {
   readonly #pieces: Flight[] = [];
   readonly #crypto = new CryptoRound();
   #source: OutputSource = 'host';
+  /** The batch that is under way, which rows point into. */
+  #packets: readonly Packet[] = [];
 
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
@@ -64,16 +67,28 @@ export class Output {
     const { stats } = this.#core;
     tick(this.#core);
     const flights = this.#flights;
+    this.#packets = packets;
+    let count = 0;
     let layers = 0;
+    let before: Flight | undefined;
     for (let i = from; i < to; i++) {
-      const flight = flights[i - from]!;
-      flight.begin(packets[i]!, false);
-      stats.of(flight.packet).outPackets++;
-      this.#decide(flight, i > from ? flights[i - from - 1]! : undefined);
+      const packet = packets[i]!;
+      const counters = stats.of(packet);
+      counters.outPackets++;
+      if (packet.follows && before && (before.rowLen > 1 || mayLead(this.#core, before))) {
+        before.rowLen++;
+        continue;
+      }
+      const flight = flights[count++]!;
+      flight.begin(packet, false);
+      flight.index = i;
+      packet.follows = false;
+      this.#decide(flight, before);
       if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
+      before = flight;
     }
-    this.#finish(flights, to - from, layers);
-    for (let i = 0; i < to - from; i++) if (flights[i]!.cut) this.#sendInPieces(flights[i]!);
+    this.#finish(flights, count, layers);
+    for (let i = 0; i < count; i++) if (flights[i]!.cut) this.#sendInPieces(flights[i]!);
   }
 
   /** What comes after the decision, which is the same for all that the flights hold. */
@@ -85,8 +100,11 @@ export class Output {
       if (!flight.active) continue;
       const counters = stats.of(flight.packet);
       const bad = this.#transmitter.add(flight.packet, flight.owned, flight.mtu);
+      for (let k = 1; k < flight.rowLen; k++) {
+        this.#transmitter.add(this.#packets[flight.index + k]!, false, flight.mtu);
+      }
       if (bad !== undefined) this.#drop(flight, bad);
-      else if (flight.layerCount > 0) counters.outProtected++;
+      else if (flight.layerCount > 0) counters.outProtected += flight.rowLen;
       else counters.outClear++;
       const { socket } = flight;
       if (socket && bad === undefined) {
@@ -216,7 +234,7 @@ export class Output {
       if (!flight.active || layer >= flight.layerCount) continue;
       const { sa } = flight.layers[layer]!;
       if (sa.spec.protocol === 'esp') {
-        this.#crypto.seal(flight, sa);
+        this.#crypto.seal(flight, sa, this.#packets);
       } else {
         const bad = ah.sign(this.#core, flight, sa);
         if (bad !== undefined) this.#drop(flight, bad);
@@ -250,8 +268,13 @@ export class Output {
       sa.spec.protocol === 'esp'
         ? esp.prepare(core, flight, sa, next)
         : ah.prepare(flight, sa, next);
-    if (bad === undefined) core.sad.count(sa, 1, flight.payloadLen);
-    return bad;
+    if (bad !== undefined) return bad;
+    const { rowLen, payloadLen } = flight;
+    core.sad.count(sa, rowLen, rowLen * payloadLen);
+    if (rowLen === 1) return undefined;
+    esp.complete(flight, sa);
+    stampRow(core, flight, sa, this.#packets);
+    return undefined;
   }
 
   /** The kernel replaces an identification of 0 when it sends, which would break AH. */
@@ -266,10 +289,10 @@ export class Output {
     if (sa.spec.protocol === 'esp') {
       this.#crypto.settle(flight);
       assert(flight.jobOk, 'the cryptographic library seals what it is given');
-      esp.complete(flight, sa);
+      if (flight.rowLen === 1) esp.complete(flight, sa);
       if (sa.spec.encapsulation !== undefined) sa.lastSentMs = nowMs;
     }
-    stats.families[flight.cursor.family].sealed.count(sa, flight.payloadLen);
+    stats.families[flight.cursor.family].sealed.count(sa, flight.payloadLen, flight.rowLen);
     sad.settle(sa);
   }
 
@@ -277,6 +300,9 @@ export class Output {
     const { arena } = this.#core;
     flight.active = false;
     noteDrop(this.#core, 'out', reason, flight.packet);
+    for (let k = 1; k < flight.rowLen; k++) {
+      noteDrop(this.#core, 'out', reason, this.#packets[flight.index + k]!);
+    }
     if (flight.owned) arena.give(flight.packet);
     flight.owned = false;
   }

@@ -25,16 +25,17 @@ export class LayerStats {
   readonly espCiphers = new Float64Array(ALGORITHM_MAX + 1);
   readonly ahMacs = new Float64Array(ALGORITHM_MAX + 1);
 
-  count({ spec }: Sa, bytes: number): void {
+  /** `bytes`: in each packet. */
+  count({ spec }: Sa, bytes: number, packets = 1): void {
     if (spec.protocol === 'esp') {
-      this.esp++;
-      this.espBytes += bytes;
-      this.espCiphers[spec.keys.encrypt]!++;
-      if (spec.esp!.authenticates) this.espAuthentic++;
+      this.esp += packets;
+      this.espBytes += packets * bytes;
+      this.espCiphers[spec.keys.encrypt]! += packets;
+      if (spec.esp!.authenticates) this.espAuthentic += packets;
     } else {
-      this.ah++;
-      this.ahBytes += bytes;
-      this.ahMacs[spec.keys.auth]!++;
+      this.ah += packets;
+      this.ahBytes += packets * bytes;
+      this.ahMacs[spec.keys.auth]! += packets;
     }
   }
 }

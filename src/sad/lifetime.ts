@@ -32,6 +32,14 @@ export function countReached(limit: Lifetime, used: Usage): boolean {
   );
 }
 
+/** Whether so many more packets, of so many octets together, do not reach it. */
+export function staysBelow(limit: Lifetime, used: Usage, packets: number, bytes: number): boolean {
+  return (
+    (limit.packets === 0 || used.packets + packets < limit.packets) &&
+    (limit.bytes === 0 || used.bytes + bytes < limit.bytes)
+  );
+}
+
 /** When a time limit will be reached, in monotonic milliseconds; Infinity when there is none. */
 export function dueMs(limit: Lifetime, used: Usage): number {
   const added = limit.addSeconds > 0 ? used.addedMs + limit.addSeconds * 1000 : Infinity;

@@ -4,7 +4,7 @@ import type { Moments } from '../base/moments.ts';
 import { digest } from '../crypto/digest.ts';
 import type { AhTransform, EspTransform } from '../crypto/transform.ts';
 import { u32 } from '../wire/bytes.ts';
-import { type Lifetime, NO_LIMIT, type Usage } from './lifetime.ts';
+import { type Lifetime, NO_LIMIT, staysBelow, type Usage } from './lifetime.ts';
 import { ReplayWindow } from './replay.ts';
 import type { SequenceLease, SequenceStore } from './sequence.ts';
 
@@ -204,6 +204,23 @@ export class Sa {
     }
     this.#nextSeq = next;
     return first;
+  }
+
+  /** Whether it has so many sequence numbers that nothing happens when they are taken. */
+  hasSeqFor(count: number): boolean {
+    const next = this.#nextSeq + count;
+    return next <= this.#seqLimit && next < SEQ_SOFT * seqMax(this.spec);
+  }
+
+  /**
+   * Whether it is far from its limits: so many packets, of so many octets together, reach none that
+   * was not reached before.
+   */
+  staysBelowLimits(packets: number, bytes: number): boolean {
+    const { hard, soft } = this.spec;
+    const { usage } = this;
+    if (!staysBelow(hard, usage, packets, bytes)) return false;
+    return this.state === 'dying' || staysBelow(soft, usage, packets, bytes);
   }
 
   /** To be called before anything changes that others are shown. */

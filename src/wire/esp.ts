@@ -23,6 +23,7 @@ export const HEADER_LEN = 8;
 /** Pad length and next header. */
 export const TRAILER_LEN = 2;
 export const PADDING_MAX = 255;
+export const SEQ_AT = 4;
 
 export function check(_p: Uint8Array, at: number, end: number): DropReason | undefined {
   return end - at < HEADER_LEN ? 'esp-truncated' : undefined;
@@ -34,10 +35,10 @@ export function spi(p: Uint8Array, at: number): number {
 
 /** The low 32 bits of the sequence number. */
 export function seq(p: Uint8Array, at: number): number {
-  return u32(p, at + 4);
+  return u32(p, at + SEQ_AT);
 }
 
 export function write(p: Uint8Array, at: number, spi: number, seq: number): void {
   setU32(p, at, spi);
-  setU32(p, at + 4, seq);
+  setU32(p, at + SEQ_AT, seq);
 }

@@ -25,6 +25,7 @@ export const HEADER_LEN_MAX = 60;
 export const TOTAL_LEN_MAX = 65_535;
 /** Offsets from the start of the header. */
 export const TOS_AT = 1;
+export const ID_AT = 4;
 export const FRAGMENT_AT = 6;
 export const TTL_AT = 8;
 export const PROTOCOL_AT = 9;
@@ -164,6 +165,18 @@ export function updateChecksum(p: Uint8Array, at: number): void {
   setU16(p, at + CHECKSUM_AT, 0);
   const end = at + headerLen(p, at);
   setU16(p, at + CHECKSUM_AT, checksum.finish(checksum.add(p, at, end, 0)));
+}
+
+/** The sum over a header with a right checksum, without its identification and checksum. */
+export function sumWithoutId(p: Uint8Array, at: number): number {
+  const end = at + headerLen(p, at);
+  return checksum.add(p, at, end, 0) - u16(p, at + ID_AT) - u16(p, at + CHECKSUM_AT);
+}
+
+/** Gives a header, of which `sumWithoutId` is known, another identification. */
+export function stampId(p: Uint8Array, at: number, id: number, sumWithoutId: number): void {
+  setU16(p, at + ID_AT, id);
+  setU16(p, at + CHECKSUM_AT, checksum.finish(sumWithoutId + id));
 }
 
 /**

@@ -21,6 +21,8 @@ export interface PairOptions extends RigOptions {
   readonly family?: 4 | 6;
   /** Of B, where it differs from A. */
   readonly peer?: RigOptions;
+  /** Of its policies; 0. */
+  readonly priority?: number;
   /** Which packets from A to B are protected, and so are their answers; all. */
   readonly ports?: { readonly protocol: number; readonly sport?: number; readonly dport?: number };
 }
@@ -31,7 +33,7 @@ export class Pair {
   readonly b: Rig;
 
   constructor(layers: readonly LayerGiven[], options: PairOptions = {}) {
-    const { family = 4, peer, ports, ...forA } = options;
+    const { family = 4, priority = 0, peer, ports, ...forA } = options;
     this.a = new Rig(forA);
     this.b = new Rig({ ...forA, ...peer });
     const requests = {
@@ -67,12 +69,12 @@ export class Pair {
       requests.back.push(request({ protocol, mode, reqid, ...ends(other) }));
     }
     const all = family === 4 ? '0.0.0.0/0' : '::/0';
-    const there = policy('out', all, all, { ...ports, requests: requests.there });
+    const there = policy('out', all, all, { ...ports, priority, requests: requests.there });
     this.a.spd.add(there);
     this.b.spd.add({ ...there, direction: 'in' });
     const { protocol = PROTOCOL_ANY, sport = PORT_ANY, dport = PORT_ANY } = ports ?? {};
     const turned = { protocol, sport: dport, dport: sport };
-    const back = policy('out', all, all, { ...turned, requests: requests.back });
+    const back = policy('out', all, all, { ...turned, priority, requests: requests.back });
     this.b.spd.add(back);
     this.a.spd.add({ ...back, direction: 'in' });
   }

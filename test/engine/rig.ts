@@ -22,7 +22,7 @@ import {
   type Request,
 } from '../../src/spd/policy.ts';
 import { Spd } from '../../src/spd/spd.ts';
-import { type PacketSink, packetFrom } from '../../src/wire/packet.ts';
+import { type Packet, type PacketSink, packetFrom } from '../../src/wire/packet.ts';
 import { providerUnderTest } from '../crypto/under-test.ts';
 
 /**
@@ -197,6 +197,23 @@ export class Rig {
     return [...this.sent];
   }
 
+  /**
+   * As `output` and `input`, with marks of which packets follow the one before (`Packet.follows`).
+   */
+  outputMarked(packets: readonly Uint8Array[], follows: readonly boolean[]): Uint8Array[] {
+    this.sent.length = 0;
+    this.delivered.length = 0;
+    this.host.output(marked(packets, follows), packets.length);
+    return [...this.sent];
+  }
+
+  inputMarked(packets: readonly Uint8Array[], follows: readonly boolean[]): Uint8Array[] {
+    this.sent.length = 0;
+    this.delivered.length = 0;
+    this.host.input(marked(packets, follows), packets.length);
+    return [...this.delivered];
+  }
+
   /** As `output`, of sockets of the table. */
   outputOfSockets(...packets: Uint8Array[]): Uint8Array[] {
     this.sent.length = 0;
@@ -220,6 +237,10 @@ export class Rig {
     );
     return Object.fromEntries(rows);
   }
+}
+
+function marked(packets: readonly Uint8Array[], follows: readonly boolean[]): Packet[] {
+  return packets.map((octets, i) => Object.assign(packetFrom(octets), { follows: follows[i]! }));
 }
 
 export type { Address };

@@ -14,14 +14,6 @@ import { CUT, DEAL, FAILURE, type Segments } from './segments.ts';
 /** Slots for segments that are larger than the usual wire carries: jumbo frames. */
 const BIG_SLOTS = 8;
 
-/**
- * Segments of one large packet are handed on so many at a time that, with what protection usually
- * adds to each, they go on as one message over UDP. More would make two messages of them, one of
- * which is small.
- */
-const MESSAGE_LEN = 65_507;
-const PROTECTION_LEN = 100;
-
 /** Slots of one size, and their places as the byte loops want them. */
 interface Shelf {
   readonly slots: readonly Packet[];
@@ -123,12 +115,13 @@ export class Batch {
     words[job + CUT.family] = family;
     words[job + CUT.protocol] = protocol;
     words[job + CUT.segment] = segment;
-    const most = segmentsOfMessage(segment);
-    if (this.#count >= most && !this.handOn()) return undefined;
+    // Segments of one packet stay together, since the other end puts together what comes together.
+    const most = Math.ceil((end - at) / Math.max(1, segment));
+    if (!this.#makeRoom(most)) return undefined;
     let from = 0;
     let total = 1;
     for (let on = this.#small; from < total; ) {
-      const first = this.#begin(on, CUT, from, most);
+      const first = this.#begin(on, CUT, from);
       const done = this.#segments?.cut(job * 4) ?? FAILURE.malformed;
       if (done === FAILURE.tooLarge && on === this.#small) {
         on = this.#big;
@@ -138,7 +131,7 @@ export class Batch {
       if (done < 0) return done === FAILURE.tooLarge ? 'segments too long' : 'cannot be cut';
       total = words[job + CUT.total]!;
       from += done;
-      if (!this.#addCut(on, first, done, most)) return undefined;
+      if (!this.#addCut(on, first, done)) return undefined;
     }
     return undefined;
   }
@@ -154,10 +147,9 @@ export class Batch {
     words[job + DEAL.segment] = segment;
     let from = 0;
     // What is behind the last datagram of this batch would only come with the next one.
-    const waiting = Math.ceil((end - at) / segment);
-    if (this.#count + waiting > BATCH_MAX && !this.handOn()) return undefined;
+    if (!this.#makeRoom(Math.ceil((end - at) / segment))) return undefined;
     for (let on = this.#small; from < end - at; ) {
-      const first = this.#begin(on, DEAL, from, BATCH_MAX);
+      const first = this.#begin(on, DEAL, from);
       const done = this.#segments?.deal(job * 4) ?? FAILURE.malformed;
       if (done === FAILURE.tooLarge && on === this.#small) {
         on = this.#big;
@@ -166,7 +158,7 @@ export class Batch {
       }
       if (done < 0) return done === FAILURE.tooLarge ? 'datagrams too long' : 'cannot be dealt out';
       from += done * segment;
-      if (!this.#addCut(on, first, done, BATCH_MAX)) return undefined;
+      if (!this.#addCut(on, first, done)) return undefined;
     }
     return undefined;
   }
@@ -177,22 +169,23 @@ export class Batch {
     this.#memory.give(this.#region);
   }
 
-  /**
-   * Sets which slots are free for the job, up to `most` packets in the batch; returns the first of
-   * them.
-   */
-  #begin(on: Shelf, job: typeof CUT | typeof DEAL, from: number, most: number): number {
+  /** Hands on what is there if so many more would not fit; false once released. */
+  #makeRoom(more: number): boolean {
+    return this.#count + more <= BATCH_MAX || this.handOn();
+  }
+
+  /** Sets which slots are free for the job; returns the first of them. */
+  #begin(on: Shelf, job: typeof CUT | typeof DEAL, from: number): number {
     const words = this.#memory.words;
     const first = on === this.#small ? this.#count : 0;
-    const end = Math.min(on.slots.length, most);
     words[this.#jobWord + job.from] = from;
     words[this.#jobWord + job.places] = 4 * (on.placesWord + 2 * first);
-    words[this.#jobWord + job.count] = end - first;
+    words[this.#jobWord + job.count] = on.slots.length - first;
     words[this.#jobWord + job.room] = on.room;
     return first;
   }
 
-  #addCut(on: Shelf, first: number, done: number, most: number): boolean {
+  #addCut(on: Shelf, first: number, done: number): boolean {
     const words = this.#memory.words;
     let before = 0;
     for (let i = 0; i < done; i++) {
@@ -204,14 +197,9 @@ export class Batch {
       before = len;
       this.#packets[this.#count++] = packet;
     }
-    const isFull = on === this.#big || this.#count >= most;
+    const isFull = on === this.#big || this.#count === BATCH_MAX;
     return isFull ? this.handOn() : true;
   }
-}
-
-function segmentsOfMessage(segment: number): number {
-  const most = Math.floor(MESSAGE_LEN / (segment + PROTECTION_LEN));
-  return Math.max(1, Math.min(BATCH_MAX, most));
 }
 
 export function slotsAt(memory: PacketMemory, at: number, count: number, room: number): Packet[] {

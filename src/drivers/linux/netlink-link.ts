@@ -21,6 +21,7 @@ const RTM_GETADDR = 22;
 const IFLA_IFNAME = 3;
 const IFLA_MTU = 4;
 const IFLA_LINKINFO = 18;
+const IFLA_GSO_MAX_SEGS = 40;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_SLAVE_KIND = 4;
 const IFLA_AF_SPEC = 26;
@@ -109,6 +110,13 @@ export function decodeDevice({ type, body }: NetlinkMessage): Device | undefined
 export function setMtuRequest(name: string, mtu: number): NetlinkRequest {
   return changeDevice(`set MTU ${mtu} of ${name}`, name, 0, (writer) => {
     writer.attributeU32(IFLA_MTU, mtu);
+  });
+}
+
+/** How many segments the large packets that sockets send by the device have at most. */
+export function setSegmentsRequest(name: string, segments: number): NetlinkRequest {
+  return changeDevice(`set segments ${segments} of ${name}`, name, 0, (writer) => {
+    writer.attributeU32(IFLA_GSO_MAX_SEGS, segments);
   });
 }
 

@@ -8,6 +8,7 @@ import {
   IFREQ_LEN,
   IFREQ_UNION_AT,
   setDeviceMtu,
+  setDeviceSegments,
   setDeviceUp,
   setNoLinkLocalAddress,
   writeName,
@@ -79,6 +80,7 @@ export function openTun(options: TunOptions): TunLink {
         : largeIo(c, fd, how, refusals);
     if (options.queue !== 'further') {
       setDeviceMtu(c, name, mtu);
+      if (!('why' in how)) setDeviceSegments(c, name, mtu);
       setNoLinkLocalAddress(c, name);
       setDeviceUp(c, name);
     }
@@ -102,6 +104,7 @@ function makeDevice(c: Libc, fd: number, { name, queue }: TunOptions, more: numb
 
 /** How packets are read and written. */
 interface Io {
+  readonly takesLarge: boolean;
   sink: PacketSink;
   /** One turn of the event loop, so that a flood on this side does not starve the other. */
   read(): void;
@@ -137,6 +140,7 @@ class Tun implements TunLink {
 
   setMtu(mtu: number): void {
     setDeviceMtu(this.#c, this.name, mtu);
+    if (this.#io.takesLarge) setDeviceSegments(this.#c, this.name, mtu);
   }
 
   describe(): string {
@@ -164,6 +168,7 @@ class Tun implements TunLink {
 
 /** Each packet by itself: one system call, and no work but that. */
 class SingleIo implements Io {
+  readonly takesLarge = false;
   sink: PacketSink = () => {};
   readonly #c: Libc;
   readonly #fd: number;
@@ -224,6 +229,7 @@ function largeIo(
   return {
     text: `${what} segmentation offload, ${segments.name}`,
     io: {
+      takesLarge: true,
       set sink(sink: PacketSink) {
         reader.sink = sink;
       },

@@ -47,6 +47,7 @@ export function rowLen(
     const next = packets[i]!;
     if (next.bytes !== first.bytes || next.len > first.len || next.len <= UDP_HEADERS_LEN[family])
       break;
+    if (next.follows && next.len === first.len) continue;
     if (!isAlike(first.bytes, first.at, next.at, family)) break;
     if (!hasRightLen(next.bytes, next.at, next.len, family)) break;
     if (next.len < first.len) return i + 1 - from;

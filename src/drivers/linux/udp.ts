@@ -126,7 +126,7 @@ function openPort(c: Libc, options: UdpEncapOptions, family: Family): number {
     type: SOCK_DGRAM,
     protocol: 0,
     mark: options.mark,
-    bufferLen: options.bufferLen ?? 8 << 20,
+    bufferLen: options.bufferLen ?? 1 << 20,
     on: OPTIONS[family],
   });
   // No SO_REUSEADDR: two programs that share the port would each get some of the packets.

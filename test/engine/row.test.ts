@@ -1,0 +1,245 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { address } from '../../src/base/address.ts';
+import { NO_LIMIT } from '../../src/sad/lifetime.ts';
+import { equal, setU16, setU32, toHex, u8 } from '../../src/wire/bytes.ts';
+import * as ipv4 from '../../src/wire/ipv4.ts';
+import * as ipv6 from '../../src/wire/ipv6.ts';
+import { PROTO } from '../../src/wire/protocol.ts';
+import { concat, counting, ipv4Packet, ipv6Packet } from '../wire/octets.ts';
+import { type LayerGiven, Pair } from './pair.ts';
+import { policy, type Rig } from './rig.ts';
+
+/** What is cut into packets: as many of one length, and a shorter one behind them. */
+interface Train {
+  readonly family: 4 | 6;
+  readonly protocol: number;
+  readonly port: number;
+  readonly count: number;
+  readonly len: number;
+  readonly rest: number;
+  readonly tos: number;
+  readonly df: boolean;
+  readonly id: number;
+  /** A packet of it whose header checksum is wrong, if there are so many. */
+  readonly wrong: number;
+}
+
+const train: fc.Arbitrary<Train> = fc.record({
+  family: fc.constantFrom(4 as const, 4 as const, 6 as const),
+  protocol: fc.constantFrom(PROTO.TCP, PROTO.TCP, PROTO.UDP),
+  port: fc.constantFrom(80, 80, 4500, 9),
+  count: fc.constantFrom(0, 1, 2, 5, 40),
+  len: fc.constantFrom(20, 36, 700, 1400, 1470),
+  rest: fc.constantFrom(0, 8, 30),
+  tos: fc.constantFrom(0, 0, 2, 0xb8),
+  df: fc.boolean(),
+  id: fc.constantFrom(0, 1, 0xffff),
+  wrong: fc.constantFrom(99, 99, 99, 0, 1, 4),
+});
+
+/** As the kernel's own segmentation does it. */
+function packetsOf(whole: Train): Uint8Array[] {
+  const { family, protocol, port, count, len, rest, tos, df, id, wrong } = whole;
+  const lens = [...new Array<number>(count).fill(len), ...(rest > 0 ? [rest] : [])];
+  return lens.map((each, i) => {
+    const upper = concat(new Uint8Array(protocol === PROTO.TCP ? 20 : 8), counting(each));
+    setU16(upper, 0, 1234);
+    setU16(upper, 2, port);
+    if (protocol === PROTO.TCP) setU32(upper, 4, 1000 + i * len);
+    else setU16(upper, 4, upper.length);
+    setU16(upper, protocol === PROTO.TCP ? 16 : 6, 0x1111 + i);
+    if (family === 6) {
+      const packet = ipv6Packet(protocol, upper);
+      ipv6.setTrafficClass(packet, 0, tos);
+      return packet;
+    }
+    const packet = ipv4Packet({ protocol, flags: df ? ipv4.FLAG_DF : 0 }, upper);
+    ipv4.setTos(packet, 0, tos);
+    ipv4.setId(packet, 0, (id + i) & 0xffff);
+    ipv4.updateChecksum(packet, 0);
+    if (i === wrong) packet[10]! ^= 0x40;
+    return packet;
+  });
+}
+
+/** Whether a packet has the same length and headers as the one before, but for what counts up. */
+function marks(packets: readonly Uint8Array[]): boolean[] {
+  return packets.map((packet, i) => i > 0 && isAlike(packets[i - 1]!, packet));
+}
+
+function isAlike(p: Uint8Array, q: Uint8Array): boolean {
+  if (p.length !== q.length || p.length < 28) return false;
+  const isIpv4 = u8(p, 0) === 0x45;
+  if (!isIpv4 && (u8(p, 0) >>> 4 !== 6 || p.length < 48)) return false;
+  const [from, to, protocolAt, upperAt] = isIpv4 ? [12, 20, 9, 20] : [8, 40, 6, 40];
+  const headers = isIpv4 ? equal(p, 0, q, 0, 4) && equal(p, 6, q, 6, 4) : equal(p, 0, q, 0, 8);
+  if (!headers || !equal(p, from, q, from, to - from)) return false;
+  const protocol = u8(p, protocolAt);
+  if (protocol === PROTO.UDP) return equal(p, upperAt, q, upperAt, 6);
+  if (protocol === PROTO.TCP) return equal(p, upperAt, q, upperAt, 4);
+  return protocol === PROTO.ESP;
+}
+
+const NATT = { srcPort: 4500, dstPort: 4500 };
+const family = fc.constantFrom(4 as const, 4 as const, 6 as const);
+
+const layers: readonly (readonly LayerGiven[])[] = [
+  [{}],
+  [{ enc: 'aes-cbc', auth: 'hmac-sha256', esn: true }],
+  [{ tunnel: 4 }],
+  [{ tunnel: 6 }],
+  [{ tunnel: 4, encapsulation: NATT }],
+  [{ tunnel: 6, encapsulation: NATT }],
+  [{ encapsulation: NATT }],
+  [{ tunnel: 4, padding: 'random' }],
+  [{ tunnel: 4, enc: 'null', auth: 'hmac-sha256' }],
+  [{ tunnel: 4, hard: { ...NO_LIMIT, packets: 7 } }],
+  [{ tunnel: 4, soft: { ...NO_LIMIT, bytes: 5000 } }],
+  [{ protocol: 'ah' }],
+  [{}, { tunnel: 4 }],
+  [{ tunnel: 4, encapsulation: NATT }, { tunnel: 4 }],
+];
+
+/** Port 9 goes in the clear, and is refused where it comes in. */
+function pair(bundle: readonly LayerGiven[], family: 4 | 6): Pair {
+  const both = new Pair(bundle, { mtu: 1500, family, priority: 1 });
+  const all = family === 4 ? '0.0.0.0/0' : '::/0';
+  for (const rig of [both.a, both.b]) {
+    const nine = { protocol: PROTO.TCP, dport: 9 };
+    rig.spd.add(policy('out', all, all, { type: 'none', ...nine }));
+    rig.spd.add(policy('in', all, all, { type: 'discard', ...nine }));
+  }
+  // The first packet of an SA reserves its sequence numbers, and is alone.
+  both.send(...packetsOf({ ...PLAIN, family, count: 1 }));
+  return both;
+}
+
+function seen(rig: Rig): unknown {
+  const { families } = rig.host.stats;
+  const sas = [...rig.sad.all()].map(
+    ({ spec, usage, sentSeq, replay, replays, badIcvs, state }) => {
+      const { packets, bytes } = usage;
+      return { spi: spec.spi, packets, bytes, sentSeq, top: replay.top, replays, badIcvs, state };
+    },
+  );
+  const expired = rig.expired.map(([one, limit]) => `${one.spec.spi} ${limit}`);
+  return { families: structuredClone(families), sas, expired, free: rig.host.buffersFree };
+}
+
+const hexOf = (packets: readonly Uint8Array[]) => packets.map((packet) => toHex(packet));
+
+/** Packets of the trains, all but one of a family. */
+function mostlyOf(family: 4 | 6, trains: readonly Train[]): Uint8Array[] {
+  return trains.flatMap((one, i) => packetsOf(i === 3 ? one : { ...one, family }));
+}
+
+const PLAIN: Train = {
+  ...{ family: 4, protocol: PROTO.TCP, port: 80, count: 6, len: 500 },
+  ...{ rest: 0, tos: 0, df: true, id: 7, wrong: 99 },
+};
+
+describe('packets that follow one another', () => {
+  const trains = fc.array(train, { maxLength: 5 });
+
+  test('going out: become what they would have become one by one, to the last octet', () => {
+    fc.assert(
+      fc.property(trains, family, fc.constantFrom(...layers), (some, of, bundle) => {
+        const packets = mostlyOf(of, some);
+        const [fast, slow] = [pair(bundle, of).a, pair(bundle, of).a];
+        const sent = fast.outputMarked(packets, marks(packets));
+        expect(hexOf(sent)).toEqual(hexOf(slow.output(...packets)));
+        expect(seen(fast)).toEqual(seen(slow));
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  test('coming in: are delivered, or not, as they would be one by one', () => {
+    const fate = fc.constantFrom(...['once', 'once', 'once', 'once', 'twice', 'bent', 'away']);
+    const fates = fc.infiniteStream(fc.tuple(fate, fc.nat(2000)));
+    const turn = fc.constantFrom(false, false, true);
+    const world = fc.record({ of: family, turn, bundle: fc.constantFrom(...layers) });
+    fc.assert(
+      fc.property(trains, fates, world, (some, fated, { of, turn, bundle }) => {
+        const wire = pair(bundle, of)
+          .a.output(...mostlyOf(of, some))
+          .flatMap((packet) => {
+            const [what, at] = fated.next().value;
+            if (what === 'away') return [];
+            if (what === 'twice') return [packet, packet.slice()];
+            if (what === 'bent') packet[at % packet.length]! ^= 1 + (at % 255);
+            return [packet];
+          });
+        if (turn) wire.reverse();
+        const [fast, slow] = [pair(bundle, of).b, pair(bundle, of).b];
+        const delivered = fast.inputMarked(wire, marks(wire));
+        expect(hexOf(delivered)).toEqual(hexOf(slow.input(...wire)));
+        expect(seen(fast)).toEqual(seen(slow));
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  test('of two flows in one tunnel are told apart', () => {
+    const { a, b } = pair([{ tunnel: 4, encapsulation: NATT }], 4);
+    const { TCP: protocol } = PROTO;
+    b.spd.add(policy('in', '0.0.0.0/0', '0.0.0.0/0', { type: 'discard', protocol, dport: 81 }));
+    const [good, bad] = [packetsOf(PLAIN), packetsOf({ ...PLAIN, port: 81 })];
+    for (const packets of [[...good, ...bad], [...bad, ...good], interleaved(bad, good)]) {
+      const wire = a.output(...packets);
+      expect(marks(wire).filter((mark) => mark)).toHaveLength(11);
+      const before = b.drops()['in policy-discard'] ?? 0;
+      expect(hexOf(b.inputMarked(wire, marks(wire)))).toEqual(hexOf(good));
+      expect(b.drops()).toEqual({ 'in policy-discard': before + 6 });
+    }
+  });
+
+  test('a wrong ICV and a limit within a row', () => {
+    const hard = { ...NO_LIMIT, packets: 9 };
+    const { a } = pair([{ tunnel: 4 }], 4);
+    const { b } = pair([{ tunnel: 4, hard }], 4);
+    const packets = packetsOf(PLAIN);
+    const wire = a.output(...packets);
+    wire[2]!.set([wire[2]!.at(-1)! ^ 1], wire[2]!.length - 1);
+    const delivered = b.inputMarked(wire, marks(wire));
+    expect(hexOf(delivered)).toEqual(hexOf(packets.filter((_, i) => i !== 2)));
+    // Nine with the first of the pair: three more, and no fourth.
+    const more = a.output(...packets);
+    expect(b.inputMarked(more, marks(more))).toHaveLength(3);
+    expect(b.drops()).toMatchObject({ 'in esp-bad-icv': 1, 'in sa-not-usable': 3 });
+    expect(b.expired.map(([, limit]) => limit)).toEqual(['hard']);
+  });
+
+  test('congestion that was met on the way is for those that can hear of it', () => {
+    const { a, b } = pair([{ tunnel: 4, tunnelOptions: { ecn: false } }], 4);
+    const { TCP: protocol } = PROTO;
+    const able = packetsOf({ ...PLAIN, protocol, tos: 2 });
+    const deaf = packetsOf({ ...PLAIN, protocol, tos: 0 });
+    const wire = a.output(...interleaved(able, deaf));
+    for (const packet of wire) {
+      ipv4.setTos(packet, 0, 3);
+      ipv4.updateChecksum(packet, 0);
+    }
+    for (const one of b.sad.all()) one.spec = { ...one.spec, tunnel: { ecn: true } };
+    const delivered = b.inputMarked(wire, marks(wire));
+    expect(delivered.map((packet) => ipv4.tos(packet, 0))).toEqual(new Array(6).fill(3));
+    expect(b.drops()).toEqual({ 'in ecn-invalid': 6 });
+  });
+
+  test('a peer that has moved is found by its newest packet, wherever in the row that is', () => {
+    const { a, b } = pair([{ tunnel: 4, encapsulation: NATT }], 4);
+    const wire = a.output(...packetsOf(PLAIN));
+    b.input(wire[3]!);
+    for (const packet of wire) setU16(packet, ipv4.HEADER_LEN, 61_000);
+    const late = [wire[1]!, wire[2]!, wire[4]!];
+    expect(marks(late)).toEqual([false, true, true]);
+    expect(b.inputMarked(late, marks(late))).toHaveLength(3);
+    expect(b.host.stats.natMappings).toBe(1);
+    expect(b.sad.get('esp', 0x1001, address('10.0.0.2'))!.seenAt!.port).toBe(61_000);
+  });
+});
+
+function interleaved<T>(some: readonly T[], others: readonly T[]): T[] {
+  return some.flatMap((one, i) => [one, others[i]!]);
+}
