@@ -1,8 +1,9 @@
-import { u8 } from '../wire/bytes.ts';
+import { copy, u8, u16, u32 } from '../wire/bytes.ts';
+import * as checksum from '../wire/checksum.ts';
 import { decode } from '../wire/cursor.ts';
 import * as espHeader from '../wire/esp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import { PACKET_LEN_MAX } from '../wire/packet.ts';
+import { PACKET_LEN_MAX, type Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import type { Core } from './core.ts';
@@ -15,6 +16,9 @@ import { isPlain, isSameStream } from './same-flow.ts';
  * carry is alike, too. Each function says false when a packet is different in any way, before it
  * has changed anything: it then goes the usual way.
  */
+
+/** Of UDP; TCP has more. */
+const UPPER_LEN_MIN = udp.HEADER_LEN;
 
 /** Whether a follower is ESP by the SA that its leader is being opened with; describes the job. */
 export function prepareAs(flight: Flight, leader: Flight): boolean {
@@ -45,10 +49,18 @@ export function prepareAs(flight: Flight, leader: Flight): boolean {
  */
 export function isPattern(core: Core, leader: Flight): boolean {
   const { active, layerCount, owned, cursor, udpDport, sa } = leader;
-  if (!active || layerCount !== 1 || owned || !leader.layers[0]!.tunnel) return false;
+  if (!active || layerCount !== 1 || owned) return false;
+  const { tunnel, foreign } = leader.layers[0]!;
+  if (foreign) return false;
   if (!isPlain(cursor)) return false;
   // If it was the newest, `noteMapping` knows where it came from, and so do they.
   if (udpDport !== 0 && sa!.spec.esp!.authenticates && sa!.replay.top !== leader.seq) return false;
+  // What is wrong with its checksum must be due to the NAT, and so the same as ever.
+  if (udpDport !== 0 && !tunnel) {
+    const { checksumBy } = sa!;
+    sa!.checksumBy = leader.checksumBy;
+    if (leader.checksumBy < 0 || leader.checksumBy !== checksumBy) return false;
+  }
   // More that could be for us to open.
   const ports = core.settings.encapsulationPorts;
   return cursor.protocol === PROTO.TCP || !ports.includes(cursor.dport);
@@ -69,16 +81,47 @@ export function completeAs(core: Core, flight: Flight, leader: Flight): boolean 
   const trailerAt = flight.jobEnd - icvLen - espHeader.TRAILER_LEN;
   const end = trailerAt - u8(p, trailerAt);
   if (end <= textAt || u8(p, trailerAt + 1) !== leader.next) return false;
-  if (!isSameStream(p, textAt, end, leader.packet, leader.cursor)) return false;
-  if (authenticates && !sa.replay.commit(flight.seq)) return false;
-  packet.at = textAt;
+  const { tunnel } = leader.layers[0]!;
+  const isSame = tunnel
+    ? isSameStream(p, textAt, end, leader.packet, leader.cursor)
+    : isSameUpper(p, textAt, end, leader);
+  if (!isSame || (authenticates && !sa.replay.commit(flight.seq))) return false;
+  packet.at = tunnel ? textAt : restoreHeader(packet, textAt, leader);
   packet.end = end;
   packet.follows = false;
   core.sad.count(sa, 1, end - textAt);
+  core.stats.families[sa.spec.dst.family].opened.count(sa, end - textAt);
   flight.opening = false;
   flight.finished = true;
   flight.isAlike = true;
   return true;
+}
+
+/** In transport mode: as long, and between the same ports. */
+function isSameUpper(p: Uint8Array, at: number, end: number, leader: Flight): boolean {
+  const len = leader.payloadEnd - leader.payloadAt;
+  return (
+    end - at === len &&
+    len >= UPPER_LEN_MIN &&
+    u32(p, at) === u32(leader.packet.bytes, leader.cursor.upperAt)
+  );
+}
+
+/**
+ * In transport mode: the header that the leader got back, in front of what the packet carries, and
+ * what was wrong with its checksum because of a NAT. Returns where the header begins.
+ */
+function restoreHeader({ bytes: p, at: outerAt }: Packet, upperAt: number, leader: Flight): number {
+  const { packet, cursor, checksumBy } = leader;
+  const headerLen = cursor.upperAt - cursor.at;
+  const at = upperAt - headerLen;
+  const id = u16(p, outerAt + ipv4.ID_AT);
+  copy(packet.bytes, cursor.at, p, at, headerLen);
+  if (cursor.family === 4) {
+    ipv4.stampId(p, at, id, ipv4.sumWithoutId(packet.bytes, cursor.at));
+  }
+  if (checksumBy > 0) checksum.change(p, upperAt, cursor.protocol, checksumBy);
+  return at;
 }
 
 /** A follower that is being opened, with everything that it shared with its leader until now. */
@@ -96,9 +139,10 @@ export function standAlone(flight: Flight): void {
 /** The same for one that was opened, and is alike. */
 export function standAloneOpened(flight: Flight): void {
   const { packet, sa } = flight;
+  const { tunnel } = flight.leader!.layers[0]!;
   flight.begin(packet, false);
   decode(packet.bytes, packet.at, packet.end, flight.cursor);
-  flight.push(sa!, true);
+  flight.push(sa!, tunnel);
   flight.sa = sa;
   flight.finished = true;
 }

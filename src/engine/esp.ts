@@ -1,6 +1,6 @@
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
-import { setU8, u8, zero } from '../wire/bytes.ts';
+import { setU8, setU16, u8, u16, zero } from '../wire/bytes.ts';
 import * as checksum from '../wire/checksum.ts';
 import * as esp from '../wire/esp.ts';
 import { PROTO } from '../wire/protocol.ts';
@@ -165,7 +165,8 @@ export function headersEnd(flight: Flight): number {
 
 /**
  * A transport-mode packet that crossed a NAT carries checksums made with addresses that are no
- * longer there (RFC 3948 §3.1.2). Its octets are authenticated, so a new checksum hides nothing.
+ * longer there (RFC 3948 §3.1.2). Its octets are authenticated, so a new checksum hides nothing. By
+ * how much it was wrong is left in the flight: the same for all packets, if it was due to the NAT.
  */
 export function repairChecksum(flight: Flight): void {
   const { packet, cursor } = flight;
@@ -176,7 +177,11 @@ export function repairChecksum(flight: Flight): void {
     // 0 says that the sender computed none, and may stay so.
     if (udp.checksum(packet.bytes, cursor.upperAt) === 0) return;
   }
-  checksum.updateTransportChecksum(packet.bytes, cursor);
+  const value = checksum.transportChecksum(packet.bytes, cursor);
+  if (value < 0) return;
+  const at = cursor.upperAt + checksum.fieldAt(cursor.protocol);
+  flight.checksumBy = checksum.difference(u16(packet.bytes, at), value);
+  setU16(packet.bytes, at, value);
 }
 
 /** A one-octet datagram that keeps a NAT's mapping alive (RFC 3948 §2.3). */

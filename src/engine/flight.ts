@@ -91,6 +91,8 @@ export class Flight {
   payloadAt = 0;
   payloadEnd = 0;
   next = 0;
+  /** Coming in: by how much the checksum was wrong, in one's complement; -1: nobody looked. */
+  checksumBy = -1;
   /** Coming in, ESP in UDP: the ports of the outer datagram; 0 otherwise. */
   udpSport = 0;
   udpDport = 0;
@@ -113,6 +115,7 @@ export class Flight {
     this.leader = undefined;
     this.isAlike = false;
     this.passed = false;
+    this.checksumBy = -1;
     this.udpSport = 0;
     this.udpDport = 0;
   }

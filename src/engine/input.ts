@@ -286,10 +286,7 @@ export class Input {
 
   #completeAs(flight: Flight, leader: Flight): boolean {
     this.#crypto.settle(flight);
-    if (!completeAs(this.#core, flight, leader)) return false;
-    const { sa, packet } = flight;
-    this.#core.stats.families[sa!.spec.dst.family].opened.count(sa!, packet.len);
-    return true;
+    return completeAs(this.#core, flight, leader);
   }
 
   #complete(flight: Flight): void {

@@ -109,6 +109,8 @@ export class Sa {
   peer: { readonly address: Address; readonly port: number } | undefined;
   /** Coming in: where the newest datagram of the peer came from, if not from where `spec` says. */
   seenAt: { readonly address: Address; readonly port: number } | undefined;
+  /** Coming in: how wrong the last transport checksum was, because of a NAT; -1 is not known. */
+  checksumBy = -1;
   /** When a datagram last went to it, in monotonic milliseconds. */
   lastSentMs = 0;
 

@@ -4,7 +4,7 @@
  * by `finish`.
  */
 import { ADDRESS_LEN, type Family } from '../base/address.ts';
-import { setU16, u8 } from './bytes.ts';
+import { setU16, u8, u16 } from './bytes.ts';
 import type { Cursor } from './cursor.ts';
 import * as ipv6 from './ipv6.ts';
 import { PROTO } from './protocol.ts';
@@ -98,6 +98,23 @@ export function transportChecksumOk(p: Uint8Array, cursor: Cursor): boolean {
   const none = u8(p, field) === 0 && u8(p, field + 1) === 0;
   if (none && cursor.protocol === PROTO.UDP) return cursor.family === 4;
   return finish(add(p, cursor.upperAt, cursor.end, pseudoSum(p, cursor))) === 0;
+}
+
+/** By how much one checksum is larger than another, in one's complement (RFC 1624). */
+export function difference(before: number, after: number): number {
+  const sum = after + (~before & 0xffff);
+  return (sum & 0xffff) + (sum >>> 16);
+}
+
+/** Adds a `difference` to the checksum of an upper header; UDP without one is left alone. */
+export function change(p: Uint8Array, upperAt: number, protocol: number, by: number): void {
+  const at = upperAt + fieldAt(protocol);
+  const before = u16(p, at);
+  const isUdp = protocol === PROTO.UDP;
+  if (isUdp && before === 0) return;
+  const sum = before + by;
+  const value = ((sum & 0xffff) + (sum >>> 16)) % 0xffff;
+  setU16(p, at, value === 0 && isUdp ? 0xffff : value);
 }
 
 /** ICMP for IPv4 has no pseudo header; with segments left, the final destination counts. */

@@ -3,6 +3,8 @@ import { describe, expect, test } from 'vitest';
 import { address } from '../../src/base/address.ts';
 import { NO_LIMIT } from '../../src/sad/lifetime.ts';
 import { equal, setU16, setU32, toHex, u8 } from '../../src/wire/bytes.ts';
+import { updateTransportChecksum } from '../../src/wire/checksum.ts';
+import { Cursor, decode } from '../../src/wire/cursor.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import * as ipv6 from '../../src/wire/ipv6.ts';
 import { PROTO } from '../../src/wire/protocol.ts';
@@ -48,19 +50,25 @@ function packetsOf(whole: Train): Uint8Array[] {
     setU16(upper, 2, port);
     if (protocol === PROTO.TCP) setU32(upper, 4, 1000 + i * len);
     else setU16(upper, 4, upper.length);
-    setU16(upper, protocol === PROTO.TCP ? 16 : 6, 0x1111 + i);
     if (family === 6) {
       const packet = ipv6Packet(protocol, upper);
       ipv6.setTrafficClass(packet, 0, tos);
-      return packet;
+      return withChecksum(packet);
     }
     const packet = ipv4Packet({ protocol, flags: df ? ipv4.FLAG_DF : 0 }, upper);
     ipv4.setTos(packet, 0, tos);
     ipv4.setId(packet, 0, (id + i) & 0xffff);
     ipv4.updateChecksum(packet, 0);
     if (i === wrong) packet[10]! ^= 0x40;
-    return packet;
+    return withChecksum(packet);
   });
+}
+
+function withChecksum(packet: Uint8Array): Uint8Array {
+  const cursor = new Cursor();
+  decode(packet, 0, packet.length, cursor);
+  updateTransportChecksum(packet, cursor);
+  return packet;
 }
 
 /** Whether a packet has the same length and headers as the one before, but for what counts up. */
@@ -181,18 +189,34 @@ describe('packets that follow one another', () => {
     );
   });
 
-  test('of two flows in one tunnel are told apart', () => {
-    const { a, b } = pair([{ tunnel: 4, encapsulation: NATT }], 4);
+  test.each([
+    [{ tunnel: 4, encapsulation: NATT }],
+    [{ tunnel: 4 }],
+    [{}],
+    [{ encapsulation: NATT }],
+  ] as LayerGiven[][])('of two flows by one SA are told apart: %j', (layer) => {
+    const { a, b } = pair([layer], 4);
     const { TCP: protocol } = PROTO;
     b.spd.add(policy('in', '0.0.0.0/0', '0.0.0.0/0', { type: 'discard', protocol, dport: 81 }));
-    const [good, bad] = [packetsOf(PLAIN), packetsOf({ ...PLAIN, port: 81 })];
-    for (const packets of [[...good, ...bad], [...bad, ...good], interleaved(bad, good)]) {
-      const wire = a.output(...packets);
-      expect(marks(wire).filter((mark) => mark)).toHaveLength(11);
-      const before = b.drops()['in policy-discard'] ?? 0;
-      expect(hexOf(b.inputMarked(wire, marks(wire)))).toEqual(hexOf(good));
-      expect(b.drops()).toEqual({ 'in policy-discard': before + 6 });
+    const good = packetsOf(PLAIN);
+    // A length of 501 is as long as 500 with its padding.
+    for (const len of [500, 501]) {
+      const bad = packetsOf({ ...PLAIN, port: 81, len });
+      for (const packets of [[...good, ...bad], [...bad, ...good], interleaved(bad, good)]) {
+        const wire = a.output(...packets);
+        expect(marks(wire).filter((mark) => mark)).toHaveLength(11);
+        const before = b.drops()['in policy-discard'] ?? 0;
+        expect(hexOf(b.inputMarked(wire, marks(wire)))).toEqual(hexOf(good));
+        expect(b.drops()).toEqual({ 'in policy-discard': before + 6 });
+      }
     }
+  });
+
+  test('of two lengths that are one when they are sealed are told apart', () => {
+    const { a, b } = pair([{}], 4);
+    const packets = interleaved(packetsOf(PLAIN), packetsOf({ ...PLAIN, len: 501 }));
+    const wire = a.output(...packets);
+    expect(hexOf(b.inputMarked(wire, marks(wire)))).toEqual(hexOf(packets));
   });
 
   test('a wrong ICV and a limit within a row', () => {
@@ -226,6 +250,37 @@ describe('packets that follow one another', () => {
     expect(delivered.map((packet) => ipv4.tos(packet, 0))).toEqual(new Array(6).fill(3));
     expect(b.drops()).toEqual({ 'in ecn-invalid': 6 });
   });
+
+  test.each([PROTO.TCP, PROTO.UDP])(
+    'behind a NAT checksums are mended: protocol %i',
+    (protocol) => {
+      const { a, b } = pair([{ encapsulation: NATT }], 4);
+      const [one] = [...b.sad.all()].filter(({ spec }) => spec.spi === 0x1001);
+      one!.spec = { ...one!.spec, src: address('10.0.0.99') };
+      const packets = packetsOf({ ...PLAIN, protocol });
+      const translated = (packet: Uint8Array) => {
+        packet[ipv4.SRC_AT + 3] = 99;
+        ipv4.updateChecksum(packet, 0);
+        return packet;
+      };
+      for (let round = 0; round < 3; round++) {
+        const wire = a.output(...packets).map(translated);
+        const delivered = b.inputMarked(wire, marks(wire));
+        expect(hexOf(delivered)).toEqual(
+          hexOf(packets.map((packet) => withChecksum(translated(packet.slice())))),
+        );
+      }
+      // A packet that came with a wrong checksum says nothing about those behind it.
+      const [first, ...others] = packets;
+      const bad = first!.slice();
+      bad[ipv4.HEADER_LEN + (protocol === PROTO.TCP ? 16 : 6)]! ^= 0x40;
+      const wire = a.output(bad, ...others).map(translated);
+      const delivered = b.inputMarked(wire, marks(wire)).slice(1);
+      expect(hexOf(delivered)).toEqual(
+        hexOf(others.map((packet) => withChecksum(translated(packet.slice())))),
+      );
+    },
+  );
 
   test('a peer that has moved is found by its newest packet, wherever in the row that is', () => {
     const { a, b } = pair([{ tunnel: 4, encapsulation: NATT }], 4);

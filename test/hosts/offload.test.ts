@@ -81,6 +81,19 @@ describe.skipIf(announceSkip('offload.test.ts', whyNoHosts('python3')))('large p
     if (atA === auto && atB === auto && isLarge) expect(together).toBeGreaterThan(8);
   });
 
+  test.each([
+    ['as one message over UDP', 0, 44],
+    ['as long as they are, where they may be forwarded', 1, 65535],
+  ])('of sockets fit %s', async (_, forwards, segments) => {
+    lab.sh(a, `sysctl -qw net.ipv4.ip_forward=${forwards}`);
+    const stop = await relays(4, auto);
+    const [device] = JSON.parse(lab.sh(a, 'ip -d -j link show type tun')) as {
+      gso_max_segs: number;
+    }[];
+    expect(device!.gso_max_segs).toBe(segments);
+    await stop();
+  });
+
   test('segments of jumbo frames', async () => {
     for (const space of [a, b]) lab.sh(space, 'ip link set w mtu 9000 gso_max_segs 65535');
     const stop = await relays(4, { ...auto, mtu: 8900 });

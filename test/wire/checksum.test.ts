@@ -168,3 +168,39 @@ describe('the transport checksum', () => {
     expect(checksum.transportChecksum(routed, cursor)).toBe(wanted);
   });
 });
+
+describe('a change', () => {
+  test('of addresses is the same for all checksums between them (RFC 1624)', () => {
+    const port = fc.integer({ min: 0, max: 0xffff });
+    fc.assert(
+      fc.property(
+        fc.uint8Array({ minLength: 4, maxLength: 40 }),
+        port,
+        fc.boolean(),
+        (data, id, isUdp) => {
+          const upper = concat(new Uint8Array(isUdp ? 8 : 20), data);
+          if (isUdp) setU16(upper, 4, upper.length);
+          const packet = ipv4Packet({ protocol: isUdp ? 17 : 6, id }, upper);
+          load(packet);
+          checksum.updateTransportChecksum(packet, cursor);
+          const field = 20 + checksum.fieldAt(cursor.protocol);
+          const before = u16(packet, field);
+          packet.set([192, 0, 2, id & 255], ipv4.SRC_AT);
+          const right = checksum.transportChecksum(packet, cursor);
+          const by = checksum.difference(before, right);
+          checksum.change(packet, 20, cursor.protocol, by);
+          expect(u16(packet, field)).toBe(right);
+        },
+      ),
+    );
+  });
+
+  test('of UDP never makes the checksum that says that there is none, nor adds one', () => {
+    const packet = ipv4Packet({ protocol: 17 }, concat(hex('0000000000080001'), hex('00000000')));
+    checksum.change(packet, 20, 17, 0xfffe);
+    expect(u16(packet, 26)).toBe(0xffff);
+    setU16(packet, 26, 0);
+    checksum.change(packet, 20, 17, 5);
+    expect(u16(packet, 26)).toBe(0);
+  });
+});

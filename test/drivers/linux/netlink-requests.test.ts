@@ -16,6 +16,7 @@ import {
   findDevice,
   setMtuRequest,
   setNoAddressRequest,
+  setSegmentsRequest,
 } from '../../../src/drivers/linux/netlink-link.ts';
 import { MessageWriter, messagesIn } from '../../../src/drivers/linux/netlink-message.ts';
 import {
@@ -160,6 +161,13 @@ describe('asks for the same as iproute2', () => {
       attributes: [
         [3, '773100'],
         [4, '78050000'],
+      ],
+    });
+    expect(plain(written(setSegmentsRequest('w1', 44)), 16)).toMatchObject({
+      type: 16,
+      attributes: [
+        [3, '773100'],
+        [40, '2c000000'],
       ],
     });
     expect(plain(written(setNoAddressRequest('w1')), 16, [26, 10])).toMatchObject({
