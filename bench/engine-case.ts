@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { inlineDeeply } from '../src/daemon/inlining.ts';
 import { systemEnv } from '../src/daemon/system-env.ts';
-import { BATCH, EnginePair, type EnginePairOptions } from './engine-pair.ts';
+import { BATCH, EnginePair, type EnginePairOptions, type Flows } from './engine-pair.ts';
 import { mean, median } from './numbers.ts';
 import { engineTiers, NO_CRYPTO } from './providers.ts';
 import { profile, type Shares, sharesOf } from './stages.ts';
@@ -20,6 +20,7 @@ import { profile, type Shares, sharesOf } from './stages.ts';
 /** How long the profiler looks at each size: thousands of samples. */
 const PROFILE_MS = 700;
 
+const OF_ONE_FLOW = ['row', 'one'] as const;
 export const SIDES = ['seal', 'open'] as const;
 export type Side = (typeof SIDES)[number];
 
@@ -27,7 +28,7 @@ export type Side = (typeof SIDES)[number];
 export interface Subject {
   readonly octets: number;
   readonly tunnels: number;
-  readonly flows: 'one' | 'all';
+  readonly flows: Flows;
 }
 
 /** Nanoseconds per packet. */
@@ -41,7 +42,7 @@ export interface CaseTimes {
 }
 
 export interface CaseShares {
-  readonly octets: number;
+  readonly subject: Subject;
   readonly side: Side;
   readonly shares: Shares;
 }
@@ -64,7 +65,7 @@ function makePair({ crypto, mode, inUdp }: Options, subject: Subject): EnginePai
 
 function subjectsOf({ sizes, tables }: Options): Subject[] {
   return [
-    ...sizes.map((octets) => ({ octets, tunnels: 1, flows: 'one' }) as const),
+    ...sizes.flatMap((octets) => OF_ONE_FLOW.map((flows) => ({ octets, tunnels: 1, flows }))),
     ...tables.map((tunnels) => ({ octets: 1400, tunnels, flows: 'all' }) as const),
   ];
 }
@@ -106,15 +107,15 @@ function measure(pair: EnginePair, packets: number): Record<Side, Float64Array> 
 }
 
 function shares(options: Options): CaseShares[] {
-  return options.sizes.flatMap((octets) => {
-    const pair = makePair(options, { octets, tunnels: 1, flows: 'one' });
+  return subjectsOf({ ...options, tables: [] }).flatMap((subject) => {
+    const pair = makePair(options, subject);
     for (let i = 0; i < options.packets; i += BATCH) pair.pass();
     const found = profile(() => {
       const began = performance.now();
       while (performance.now() < began + PROFILE_MS) pair.pass();
     });
     pair.close();
-    return SIDES.map((side) => ({ octets, side, shares: sharesOf(found, side) }));
+    return SIDES.map((side) => ({ subject, side, shares: sharesOf(found, side) }));
   });
 }
 

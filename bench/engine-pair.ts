@@ -17,6 +17,8 @@ import * as udp from '../src/wire/udp.ts';
 /** Packets that are handed to a host at once. */
 export const BATCH = 64;
 
+export type Flows = 'row' | 'one' | 'all';
+
 export interface EnginePairOptions {
   readonly provider: CryptoProvider;
   readonly env: Env;
@@ -27,8 +29,11 @@ export interface EnginePairOptions {
   readonly octets: number;
   /** How many SAs there are to B, each with a policy of its own. */
   readonly tunnels: number;
-  /** Whether all packets are of one flow, or each goes through another SA than the one before. */
-  readonly flows: 'one' | 'all';
+  /**
+   * Whether the packets of a batch are cut from one large packet, as those of a TCP stream are; only
+   * of one flow; or each goes through another SA than the one before.
+   */
+  readonly flows: Flows;
 }
 
 const KEY = Uint8Array.from({ length: 20 }, (_, i) => (i * 37 + 11) & 255);
@@ -73,8 +78,9 @@ export class EnginePair {
   refill(): void {
     const { octets, flows } = this.#options;
     const { bytes } = this.#arena;
-    for (const packet of this.#plain) {
+    for (const [i, packet] of this.#plain.entries()) {
       packet.reset();
+      packet.follows = flows === 'row' && i > 0;
       packet.end = packet.at + octets;
       bytes.copyWithin(packet.at, this.#head.at, this.#head.at + HEADERS_LEN);
       if (flows === 'all') this.#turn(packet);
@@ -95,6 +101,7 @@ export class EnginePair {
       const [from, to] = [this.#plain[i]!, this.#sealed[i]!];
       to.reset();
       to.end = to.at + from.len;
+      to.follows = from.follows;
       bytes.copyWithin(to.at, from.at, from.end);
     }
   }

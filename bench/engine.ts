@@ -32,7 +32,7 @@ export interface EngineRow extends Times {
 }
 
 export interface EngineFindings {
-  /** By size, all packets of one flow, as in a TCP stream. */
+  /** By size, all packets of one flow: cut from one large packet, as in a TCP stream, and not. */
   readonly sizes: readonly EngineRow[];
   /**
    * By the number of SAs, each with a policy of its own; every packet goes through another SA than
@@ -70,12 +70,16 @@ function measure(
       const middle = results.map((round) => round[i]!.middle);
       const all = results.map((round) => round[i]!.all);
       const row = { crypto, subject, side, middle, all };
-      const own = shares.find((one) => one.octets === subject.octets && one.side === side);
-      if (subject.flows === 'one') sizes.push({ ...row, shares: own!.shares });
+      const own = shares.find((one) => one.side === side && isSame(one.subject, subject));
+      if (subject.flows !== 'all') sizes.push({ ...row, shares: own!.shares });
       else others.push(row);
     }
   }
   return { sizes, tables: others };
+}
+
+function isSame(one: Subject, other: Subject): boolean {
+  return one.octets === other.octets && one.flows === other.flows;
 }
 
 /** Markdown: one row for each provider, size and side, with the stages. */
@@ -88,7 +92,8 @@ export function stageTable(rows: readonly EngineRow[]): string {
       const stages = [...STAGES, 'rest' as const].map((stage) =>
         (total * shares[stage]).toFixed(0),
       );
-      const name = `${crypto}, ${subject.octets} octets, ${side}`;
+      const { octets, flows } = subject;
+      const name = `${crypto}, ${octets} octets${flows === 'row' ? ' in a row' : ''}, ${side}`;
       return [name, spread(middle), ...stages, median(all).toFixed(0)];
     });
   return table(head, lines);
