@@ -30,7 +30,11 @@ export function prepareAs(flight: Flight, leader: Flight): boolean {
   // A UDP checksum over what is sealed.
   if (isIpv6 && leader.udpDport !== 0) return false;
   const by = at - packet.at;
-  if (end !== packet.end + by || (!isIpv6 && !ipv4.checksumOk(p, at))) return false;
+  if (end !== packet.end + by) return false;
+  if (!isIpv6) {
+    if (leader.outerSum < 0) leader.outerSum = ipv4.sumInCommon(packet.bytes, packet.at);
+    if (!ipv4.checksumOkBy(p, at, leader.outerSum)) return false;
+  }
   const espAt = leader.jobAt + by;
   // A UDP checksum that is there is not checked here.
   if (leader.udpDport !== 0 && udp.checksum(p, espAt - udp.HEADER_LEN) !== 0) return false;
@@ -61,6 +65,7 @@ export function isPattern(core: Core, leader: Flight): boolean {
     sa!.checksumBy = leader.checksumBy;
     if (leader.checksumBy < 0 || leader.checksumBy !== checksumBy) return false;
   }
+  if (cursor.family === 4) leader.innerSum = ipv4.sumInCommon(leader.packet.bytes, cursor.at);
   // More that could be for us to open.
   const ports = core.settings.encapsulationPorts;
   return cursor.protocol === PROTO.TCP || !ports.includes(cursor.dport);
@@ -83,7 +88,7 @@ export function completeAs(core: Core, flight: Flight, leader: Flight): boolean 
   if (end <= textAt || u8(p, trailerAt + 1) !== leader.next) return false;
   const { tunnel } = leader.layers[0]!;
   const isSame = tunnel
-    ? isSameStream(p, textAt, end, leader.packet, leader.cursor)
+    ? isSameStream(p, textAt, end, leader)
     : isSameUpper(p, textAt, end, leader);
   if (!isSame || (authenticates && !sa.replay.commit(flight.seq))) return false;
   packet.at = tunnel ? textAt : restoreHeader(packet, textAt, leader);
@@ -118,7 +123,7 @@ function restoreHeader({ bytes: p, at: outerAt }: Packet, upperAt: number, leade
   const id = u16(p, outerAt + ipv4.ID_AT);
   copy(packet.bytes, cursor.at, p, at, headerLen);
   if (cursor.family === 4) {
-    ipv4.stampId(p, at, id, ipv4.sumWithoutId(packet.bytes, cursor.at));
+    ipv4.stampId(p, at, id, leader.innerSum);
   }
   if (checksumBy > 0) checksum.change(p, upperAt, cursor.protocol, checksumBy);
   return at;

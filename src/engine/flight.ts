@@ -73,6 +73,9 @@ export class Flight {
    */
   leader: Flight | undefined;
   isAlike = false;
+  /** Of a leader: `ipv4.sumInCommon` of its header, and of that of what was in it. */
+  outerSum = -1;
+  innerSum = 0;
   /** Coming in: the policy has nothing against it, and it still is where it was. */
   passed = false;
 
@@ -116,6 +119,7 @@ export class Flight {
     this.isAlike = false;
     this.passed = false;
     this.checksumBy = -1;
+    this.outerSum = -1;
     this.udpSport = 0;
     this.udpDport = 0;
   }

@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts';
 import type { Sa } from '../sad/sa.ts';
-import { copy, setU32, u16 } from '../wire/bytes.ts';
+import { copy, copyWords, setU32, u16, wordsOf } from '../wire/bytes.ts';
 import * as espHeader from '../wire/esp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
@@ -55,9 +55,10 @@ export function stampRow(core: Core, leader: Flight, sa: Sa, packets: readonly P
   const frontLen = leader.jobAt + espHeader.HEADER_LEN + ivLen - packet.at;
   const trailerAt = packet.at + frontLen + payloadLen;
   const trailerLen = leader.jobEnd - trailerAt;
+  const words = wordsOf(p);
   const isIpv4 = cursor.family === 4;
   const { tunnel } = leader.layers[0]!;
-  const idSum = isIpv4 ? ipv4.sumWithoutId(p, packet.at) : 0;
+  const inCommon = isIpv4 ? ipv4.sumInCommon(p, packet.at) : 0;
   for (let k = 1; k < leader.rowLen; k++) {
     const follower = packets[leader.index + k]!;
     const q = follower.bytes;
@@ -66,9 +67,13 @@ export function stampRow(core: Core, leader: Flight, sa: Sa, packets: readonly P
     assert(at >= follower.slotAt, 'headers fit in front');
     // In transport mode the packet keeps its own, which is where the copy goes.
     const id = isIpv4 && !tunnel ? u16(q, follower.at + ipv4.ID_AT) : 0;
-    copy(p, packet.at, q, at, frontLen);
+    if (words !== undefined && q === p && ((packet.at | at | frontLen) & 3) === 0) {
+      copyWords(words, packet.at, at, frontLen);
+    } else {
+      copy(p, packet.at, q, at, frontLen);
+    }
     copy(p, trailerAt, q, follower.end, trailerLen);
-    if (isIpv4) ipv4.stampId(q, at, id === 0 ? nextId(core) : id, idSum);
+    if (isIpv4) ipv4.stampId(q, at, id === 0 ? nextId(core) : id, inCommon);
     const espAt = at + frontLen - ivLen - espHeader.HEADER_LEN;
     const seq = leader.seq + k;
     setU32(q, espAt + espHeader.SEQ_AT, seq >>> 0);

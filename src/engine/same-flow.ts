@@ -6,6 +6,7 @@ import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
+import type { Flight } from './flight.ts';
 
 /**
  * Whether a packet that nobody has decoded yet is TCP or UDP of the same flow as one that has a
@@ -16,8 +17,7 @@ export function isSameStream(
   p: Uint8Array,
   at: number,
   end: number,
-  { bytes: q }: Packet,
-  { family, at: other }: Cursor,
+  { packet: { bytes: q }, cursor: { family, at: other }, innerSum }: Flight,
 ): boolean {
   if (family === 6) {
     return (
@@ -37,7 +37,7 @@ export function isSameStream(
     u32(p, at + ipv4.SRC_AT) === u32(q, other + ipv4.SRC_AT) &&
     u32(p, at + ipv4.DST_AT) === u32(q, other + ipv4.DST_AT) &&
     u32(p, at + ipv4.HEADER_LEN) === u32(q, other + ipv4.HEADER_LEN) &&
-    ipv4.checksumOk(p, at)
+    ipv4.checksumOkBy(p, at, innerSum)
   );
 }
 

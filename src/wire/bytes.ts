@@ -55,6 +55,28 @@ export function copy(
   }
 }
 
+const wordViews = new WeakMap<ArrayBufferLike, Uint32Array>();
+
+/**
+ * The same memory as words, whose order of octets is the machine's: for whoever copies many headers.
+ * Word `i` is at octet 4 * i of arrays that begin where their memory begins.
+ */
+export function wordsOf({ buffer, byteOffset }: Uint8Array): Uint32Array | undefined {
+  if (byteOffset !== 0) return undefined;
+  let words = wordViews.get(buffer);
+  if (words === undefined) {
+    words = new Uint32Array(buffer, 0, buffer.byteLength >>> 2);
+    wordViews.set(buffer, words);
+  }
+  return words;
+}
+
+/** As `copy` within one array, whose words these are; all of it in whole words. */
+export function copyWords(words: Uint32Array, fromAt: number, toAt: number, len: number): void {
+  const [from, to] = [fromAt >>> 2, toAt >>> 2];
+  for (let i = 0; i < len >>> 2; i++) words[to + i] = words[from + i]!;
+}
+
 export function zero(p: Uint8Array, at: number, len: number): void {
   p.fill(0, at, at + len);
 }

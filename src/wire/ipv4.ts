@@ -167,16 +167,25 @@ export function updateChecksum(p: Uint8Array, at: number): void {
   setU16(p, at + CHECKSUM_AT, checksum.finish(checksum.add(p, at, end, 0)));
 }
 
-/** The sum over a header with a right checksum, without its identification and checksum. */
-export function sumWithoutId(p: Uint8Array, at: number): number {
-  const end = at + headerLen(p, at);
-  return checksum.add(p, at, end, 0) - u16(p, at + ID_AT) - u16(p, at + CHECKSUM_AT);
+/**
+ * The sum over a header without its length, identification and checksum: what headers of one flow
+ * have in common.
+ */
+export function sumInCommon(p: Uint8Array, at: number): number {
+  const sum = checksum.add(p, at, at + headerLen(p, at), 0);
+  return sum - totalLen(p, at) - u16(p, at + ID_AT) - u16(p, at + CHECKSUM_AT);
 }
 
-/** Gives a header, of which `sumWithoutId` is known, another identification. */
-export function stampId(p: Uint8Array, at: number, id: number, sumWithoutId: number): void {
+/** Gives a header, whose `sumInCommon` is known, another identification, and its checksum. */
+export function stampId(p: Uint8Array, at: number, id: number, inCommon: number): void {
   setU16(p, at + ID_AT, id);
-  setU16(p, at + CHECKSUM_AT, checksum.finish(sumWithoutId + id));
+  setU16(p, at + CHECKSUM_AT, checksum.finish(inCommon + totalLen(p, at) + id));
+}
+
+/** As `checksumOk`, of a header whose `sumInCommon` is known. */
+export function checksumOkBy(p: Uint8Array, at: number, inCommon: number): boolean {
+  const own = totalLen(p, at) + u16(p, at + ID_AT) + u16(p, at + CHECKSUM_AT);
+  return checksum.finish(inCommon + own) === 0;
 }
 
 /**
