@@ -30,8 +30,8 @@ export interface EnginePairOptions {
   /** How many SAs there are to B, each with a policy of its own. */
   readonly tunnels: number;
   /**
-   * Whether the packets of a batch are cut from one large packet, as those of a TCP stream are; only
-   * of one flow; or each goes through another SA than the one before.
+   * Whether the packets of a batch are cut from one large packet, as those of a TCP stream are, or
+   * only of one flow, or each goes through another SA than the one before.
    */
   readonly flows: Flows;
 }

@@ -58,8 +58,8 @@ export function copy(
 const wordViews = new WeakMap<ArrayBufferLike, Uint32Array>();
 
 /**
- * The same memory as words, whose order of octets is the machine's: for whoever copies many headers.
- * Word `i` is at octet 4 * i of arrays that begin where their memory begins.
+ * The same memory as words, in the machine's order of octets: for whoever copies many headers. Word
+ * `i` is at octet 4 * i of arrays that begin where their memory begins.
  */
 export function wordsOf({ buffer, byteOffset }: Uint8Array): Uint32Array | undefined {
   if (byteOffset !== 0) return undefined;
