@@ -84,9 +84,9 @@ const LIMITED_TEXT =
   'arrives, as the driver of a network card does.';
 
 const TCP_TEXT =
-  'iperf3, from A to B; the inner MTU is 1400 for all but bare veth. Processor time is that of ' +
-  'the one stream: of the programs that make the tunnel, both ends and all threads, and of the ' +
-  'whole machine with iperf3 and the kernel in it.';
+  'iperf3, from A to B, after two seconds that do not count; the inner MTU is 1400 for all but ' +
+  'bare veth. Processor time is that of the one stream: of the programs that make the tunnel, ' +
+  'both ends and all threads, and of the whole machine with iperf3 and the kernel in it.';
 
 const DATAGRAM_TEXT =
   'Thousands of datagrams a second that arrive while at most 1 % are lost: rates rise in steps ' +

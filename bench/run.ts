@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { announceSkip, whyNoHosts } from '../test/hosts/namespaces.ts';
-import { congestionControl } from './network/load/iperf.ts';
 import { MEASUREMENTS, measure } from './network/measure.ts';
 import { runRounds } from './network/rounds.ts';
 import { closeAllOnSignal } from './network/testbed.ts';
@@ -48,7 +47,7 @@ const { values } = parseArgs({
     quick: { type: 'boolean', default: false },
     measure: { type: 'string' },
     'wireguard-go': { type: 'string', multiple: true, default: ['wireguard-go'] },
-    congestion: { type: 'string' },
+    congestion: { type: 'string', default: 'cubic' },
     out: { type: 'string' },
     json: { type: 'string' },
   },
@@ -95,7 +94,7 @@ async function find(wanted: readonly string[]): Promise<Findings> {
     : { found: [], missing: [] };
   return {
     ...{ machine: machine(), rounds, seconds, found, missing },
-    congestion: congestion ?? congestionControl(),
+    congestion,
     ...(isWanted('engine') ? { engine: apart('engine') } : {}),
     ...(isWanted('memory') ? { memory: apart('memory') } : {}),
     ...(isWanted('allocations') ? { allocations: apart('allocations') } : {}),

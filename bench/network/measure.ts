@@ -25,9 +25,11 @@ export interface MeasureOptions {
   /** Of each measurement. */
   readonly seconds: number;
   readonly wanted: readonly Measurement[];
-  /** TCP's congestion control; the machine's own if not given. */
-  readonly congestion?: string | undefined;
+  /** TCP's congestion control. */
+  readonly congestion: string;
 }
+
+const WARM_UP_S = 2;
 
 /** Idle pings take this share of the seconds of a measurement. */
 const PING_SHARE = 0.4;
@@ -43,7 +45,7 @@ const PATIENCE_S = 30;
 export async function measure(variant: Variant, how: MeasureOptions): Promise<Result> {
   const bed = new Testbed();
   const { seconds, wanted } = how;
-  const expected = seconds * (wanted.length + Object.keys(MIXES).length);
+  const expected = WARM_UP_S + seconds * (wanted.length + Object.keys(MIXES).length);
   const limit = new AbortController();
   try {
     const late = sleep(1000 * (PATIENCE_S + PATIENCE * expected), undefined, {
@@ -79,6 +81,8 @@ async function measureIn(bed: Testbed, variant: Variant, how: MeasureOptions): P
 }
 
 async function oneStream(bed: Testbed, tunnel: Tunnel, how: MeasureOptions): Promise<Result> {
+  // Programs that compile themselves, or find out how fast they may be, have had their time.
+  await tcpMbps(bed, tunnel, { ...how, seconds: WARM_UP_S, streams: 1 });
   const before = processorTime(tunnel.pids);
   const mbps = await tcpMbps(bed, tunnel, { ...how, streams: 1 });
   const after = processorTime(tunnel.pids);

@@ -19,7 +19,14 @@ describe('rounds', () => {
       return { tcpMbps: order.length };
     };
     const variants = [variant('a'), variant('b'), variant('c', 'not installed')];
-    const options = { rounds: 2, seconds: 1, wanted: ['tcp'] as const, variants, measure };
+    const options = {
+      rounds: 2,
+      seconds: 1,
+      congestion: 'cubic',
+      wanted: ['tcp'] as const,
+      variants,
+      measure,
+    };
     const { found, missing } = await runRounds(options, (line) => said.push(line));
     expect(order).toEqual(['a', 'b', 'a', 'b']);
     // A round that failed keeps its place, so that ratios compare what belongs together.

@@ -1,22 +1,13 @@
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Testbed } from '../testbed.ts';
 import type { Tunnel } from '../variant.ts';
 
-/**
- * How TCP goes about congestion here. It matters: BBR paces itself by what it has measured, CUBIC
- * by what was lost.
- */
-export function congestionControl(): string {
-  return readFileSync('/proc/sys/net/ipv4/tcp_congestion_control', 'utf8').trim();
-}
-
-/** How iperf3 is to go about it; the machine's own way if not given. */
 export interface TcpLoad {
   readonly streams: number;
   readonly seconds: number;
-  readonly congestion?: string | undefined;
+  /** TCP's congestion control: BBR paces itself by what it has measured, CUBIC by what was lost. */
+  readonly congestion: string;
 }
 
 /** TCP from A to B by iperf3: Mbit/s that the receiver counted. */
@@ -30,8 +21,7 @@ export async function tcpMbps(
     const ended = once(server, 'close').then(() => Promise.reject(new Error('no iperf3 server')));
     await Promise.race([once(server.stdout!, 'data'), ended]);
     await sleep(100);
-    const how = ['-P', String(streams), '-t', String(seconds)];
-    if (congestion !== undefined) how.push('-C', congestion);
+    const how = ['-P', String(streams), '-t', String(seconds), '-C', congestion];
     const args = ['-c', to, '-B', from, ...how, '-J'];
     const { stdout } = await bed.lab.run(bed.a.space, 'iperf3', args);
     const { end, error } = JSON.parse(stdout) as {
