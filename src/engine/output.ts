@@ -13,6 +13,7 @@ import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { fragment, fragmentId } from './fragment.ts';
 import { mayReport, tooBig, writeError } from './icmp.ts';
+import { LookAhead } from './look-ahead.ts';
 import type { Reassembly } from './reassembly.ts';
 import type { SocketEntry } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
@@ -45,6 +46,7 @@ export class Output {
   /** Those of a datagram that is cut again. */
   readonly #pieces: Flight[] = [];
   readonly #crypto = new CryptoRound();
+  readonly #ahead = new LookAhead();
   #source: OutputSource = 'host';
 
   constructor(core: Core, reassembly: Reassembly) {
@@ -61,14 +63,18 @@ export class Output {
   }
 
   #batch(packets: readonly Packet[], from: number, to: number): void {
-    const { stats } = this.#core;
     tick(this.#core);
     const flights = this.#flights;
     let layers = 0;
+    const isForeseen = this.#source === 'host' && this.#ahead.isWorth(this.#core);
+    if (isForeseen) {
+      for (let i = from; i < to; i++) this.#begin(flights[i - from]!, packets[i]!);
+      this.#ahead.run(this.#core, flights, to - from);
+    }
     for (let i = from; i < to; i++) {
       const flight = flights[i - from]!;
-      flight.begin(packets[i]!, false);
-      stats.of(flight.packet).outPackets++;
+      if (!isForeseen) this.#begin(flight, packets[i]!);
+      if (!flight.active) continue;
       this.#decide(flight, i > from ? flights[i - from - 1]! : undefined);
       if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
     }
@@ -96,11 +102,16 @@ export class Output {
     this.#transmitter.flush();
   }
 
+  #begin(flight: Flight, packet: Packet): void {
+    flight.begin(packet, false);
+    this.#core.stats.of(packet).outPackets++;
+    const bad = decode(packet.bytes, packet.at, packet.end, flight.cursor);
+    if (bad !== undefined) this.#drop(flight, bad);
+    else packet.end = flight.cursor.end;
+  }
+
   #decide(flight: Flight, before: Flight | undefined): void {
     const core = this.#core;
-    const bad = decode(flight.packet.bytes, flight.packet.at, flight.packet.end, flight.cursor);
-    if (bad !== undefined) return this.#drop(flight, bad);
-    flight.packet.end = flight.cursor.end;
     if (before !== undefined && decideAs(flight, before)) return;
     if (this.#source !== 'host' && !this.#attribute(flight, this.#source)) return;
     let verdict = decideOutput(core, flight);
