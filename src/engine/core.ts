@@ -86,7 +86,10 @@ export type SaTable = Pick<
   | 'settle'
   | 'account'
 >;
-export type PolicyTable = Pick<Spd, 'lookup' | 'used' | 'list' | 'count' | 'cacheCounters'>;
+export type PolicyTable = Pick<
+  Spd,
+  'generation' | 'lookup' | 'lookupBatch' | 'used' | 'list' | 'count' | 'cacheCounters'
+>;
 export type SocketTable = Pick<
   SocketPolicies,
   'size' | 'find' | 'sender' | 'raws' | 'concerns' | 'noteUse' | 'noteRefusal'

@@ -48,8 +48,11 @@ export function decideOutput(core: Core, flight: Flight): Verdict {
   return checkSize(core, flight);
 }
 
-function policyOf(core: Core, { packet, cursor, socket }: Flight): Lookup {
-  if (socket === undefined) return core.spd.lookup('out', packet.bytes, cursor);
+function policyOf(core: Core, { packet, cursor, socket, foreseen, foreseenIn }: Flight): Lookup {
+  if (socket === undefined) {
+    if (foreseen !== undefined && foreseenIn === core.spd.generation) return foreseen;
+    return core.spd.lookup('out', packet.bytes, cursor);
+  }
   const found = policyOfSocket(core.spd, socket, 'out', packet.bytes, cursor);
   core.askedSocket?.(socket, packet.bytes, cursor, found);
   return found;

@@ -191,6 +191,10 @@ export class Shadow {
     const { spd } = this.#real;
     return {
       cacheCounters: spd.cacheCounters,
+      get generation() {
+        return spd.generation;
+      },
+      lookupBatch: (...asked) => spd.lookupBatch(...asked),
       list: (direction) => spd.list(direction),
       count: (direction) => spd.count(direction),
       used: () => {},

@@ -1,6 +1,7 @@
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
 import type { Policy, Request } from '../spd/policy.ts';
+import type { Lookup } from '../spd/policy-index.ts';
 import { Cursor } from '../wire/cursor.ts';
 import type { Packet } from '../wire/packet.ts';
 import type { SocketEntry, Takers } from './socket-policies.ts';
@@ -32,6 +33,9 @@ export class Flight {
   packet!: Packet;
   readonly cursor = new Cursor();
   policy: Policy | undefined;
+  /** Going out: its policy by a look ahead, and the generation of the policies then. */
+  foreseen: Lookup | undefined;
+  foreseenIn = 0;
   /** Going out: the socket of the table that sent it, if one did. */
   socket: SocketEntry | undefined;
   /** Coming in: the sockets of the table that it is for, if it is. */
@@ -103,6 +107,7 @@ export class Flight {
   begin(packet: Packet, owned: boolean): void {
     this.packet = packet;
     this.policy = undefined;
+    this.foreseen = undefined;
     this.socket = undefined;
     this.takers = undefined;
     this.layerCount = 0;

@@ -13,6 +13,7 @@ import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { fragment, fragmentId } from './fragment.ts';
 import { mayReport, tooBig, writeError } from './icmp.ts';
+import { LookAhead } from './look-ahead.ts';
 import type { Reassembly } from './reassembly.ts';
 import { mayLead, stampRow } from './row.ts';
 import type { SocketEntry } from './socket-policies.ts';
@@ -46,6 +47,7 @@ export class Output {
   /** Those of a datagram that is cut again. */
   readonly #pieces: Flight[] = [];
   readonly #crypto = new CryptoRound();
+  readonly #ahead = new LookAhead();
   #source: OutputSource = 'host';
   /** The batch that is under way, which rows point into. */
   #packets: readonly Packet[] = [];
@@ -64,26 +66,22 @@ export class Output {
   }
 
   #batch(packets: readonly Packet[], from: number, to: number): void {
-    const { stats } = this.#core;
     tick(this.#core);
     const flights = this.#flights;
     this.#packets = packets;
     let count = 0;
     let layers = 0;
     let before: Flight | undefined;
+    const isForeseen = this.#source === 'host' && this.#ahead.isWorth(this.#core);
+    if (isForeseen) {
+      for (let i = from; i < to; i++) this.#begin(flights[i - from]!, packets, i);
+      this.#ahead.run(this.#core, flights, to - from);
+    }
     for (let i = from; i < to; i++) {
-      const packet = packets[i]!;
-      const counters = stats.of(packet);
-      counters.outPackets++;
-      if (packet.follows && before && (before.rowLen > 1 || mayLead(this.#core, before))) {
-        before.rowLen++;
-        continue;
-      }
+      if (!isForeseen && before !== undefined && this.#joins(packets[i]!, before)) continue;
       const flight = flights[count++]!;
-      flight.begin(packet, false);
-      flight.index = i;
-      packet.follows = false;
-      this.#decide(flight, before);
+      if (!isForeseen) this.#begin(flight, packets, i);
+      if (flight.active) this.#decide(flight, before);
       if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
       before = flight;
     }
@@ -114,11 +112,27 @@ export class Output {
     this.#transmitter.flush();
   }
 
+  /** Whether a packet of the batch goes as the one before it, without a flight of its own. */
+  #joins(packet: Packet, before: Flight): boolean {
+    if (!packet.follows || (before.rowLen === 1 && !mayLead(this.#core, before))) return false;
+    this.#core.stats.of(packet).outPackets++;
+    before.rowLen++;
+    return true;
+  }
+
+  #begin(flight: Flight, packets: readonly Packet[], i: number): void {
+    const packet = packets[i]!;
+    flight.begin(packet, false);
+    flight.index = i;
+    packet.follows = false;
+    this.#core.stats.of(packet).outPackets++;
+    const bad = decode(packet.bytes, packet.at, packet.end, flight.cursor);
+    if (bad !== undefined) this.#drop(flight, bad);
+    else packet.end = flight.cursor.end;
+  }
+
   #decide(flight: Flight, before: Flight | undefined): void {
     const core = this.#core;
-    const bad = decode(flight.packet.bytes, flight.packet.at, flight.packet.end, flight.cursor);
-    if (bad !== undefined) return this.#drop(flight, bad);
-    flight.packet.end = flight.cursor.end;
     if (before !== undefined && decideAs(flight, before)) return;
     if (this.#source !== 'host' && !this.#attribute(flight, this.#source)) return;
     let verdict = decideOutput(core, flight);

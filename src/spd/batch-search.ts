@@ -1,12 +1,19 @@
 import { cutOf } from './cut.ts';
-import { STALE } from './leaf-pool.ts';
+import { LEAST_AT, STALE } from './leaf-pool.ts';
 import { EMPTY, type RuleTree } from './rule-tree.ts';
 
 /** So many packets are looked up together. */
 export const SEARCH_MAX = 64;
 
+// The compiler takes names that only this file has as constants; imported ones it looks up.
+const wayOf = cutOf;
+const STALE_LIST = STALE;
+const LEAST = LEAST_AT;
+
 const NONE = -1;
-/** From the head of a list to the next line of the processor's cache. */
+/** No list is behind it: priorities have 32 bits. */
+const NO_BOUND = 0xffff_ffff;
+/** From one line of the processor's cache to the next; most lists end in the third. */
 const LINE_WORDS = 16;
 
 /**
@@ -19,6 +26,8 @@ export class BatchSearch {
   /** Where each packet is on its way down. */
   readonly #nodes = new Int32Array(SEARCH_MAX);
   readonly #moving = new Int32Array(SEARCH_MAX);
+  /** The priority of what each packet has found: lists of later ones need not be looked at. */
+  readonly #bounds = new Uint32Array(SEARCH_MAX);
   readonly #keyWords: number;
   /** Nobody reads it; without it the reads that fetch would be left out. */
   fetched = 0;
@@ -33,33 +42,43 @@ export class BatchSearch {
    */
   run(tree: RuleTree, keys: Int32Array, flags: Uint8Array, count: number, found: Int32Array): void {
     found.fill(NONE, 0, count);
-    for (let root = tree.roots - 1; root >= 0; root--) {
+    this.#bounds.fill(NO_BOUND, 0, count);
+    for (const root of tree.visits) {
       if (tree.nodes[root] === EMPTY) continue;
       do {
-        this.#descend(tree.nodes, root, keys, count);
+        this.#descend(tree, root, keys, count);
         this.#fetch(tree.pool.data, count);
       } while (!this.#scan(tree, root, keys, flags, count, found));
     }
   }
 
-  #descend(nodes: Int32Array, root: number, keys: Int32Array, count: number): void {
+  #descend(tree: RuleTree, root: number, keys: Int32Array, count: number): void {
+    const { nodes } = tree;
     const at = this.#nodes;
     const moving = this.#moving;
+    const bounds = this.#bounds;
     const step = this.#keyWords;
+    const least = tree.leastOf(root);
+    const first = nodes[root]!;
+    let left = 0;
     for (let i = 0; i < count; i++) {
-      at[i] = nodes[root]!;
-      moving[i] = i;
+      const isBehind = bounds[i]! < least;
+      at[i] = isBehind ? 0 : first;
+      if (isBehind) continue;
+      moving[left] = i;
+      left = (left + 1) | 0;
     }
+    if (first < 0) return;
     // Which packets go on is noted without a branch: nobody could guess it.
-    for (let left = nodes[root]! > EMPTY ? count : 0; left > 0; ) {
+    while (left > 0) {
       let more = 0;
       for (let j = 0; j < left; j++) {
         const i = moving[j]!;
         const node = at[i]!;
-        const next = nodes[node + 1 + cutOf(nodes[node]!, keys, i * step, 1)]!;
+        const next = nodes[(node + 1 + wayOf(nodes[node]!, keys, Math.imul(i, step), 1)) | 0]!;
         at[i] = next;
         moving[more] = i;
-        more += next > EMPTY ? 1 : 0;
+        more = (more + ((0 - next) >>> 31)) | 0;
       }
       left = more;
     }
@@ -67,10 +86,13 @@ export class BatchSearch {
 
   #fetch(lists: Int32Array, count: number): void {
     const at = this.#nodes;
+    const last = (lists.length - 1) | 0;
     let fetched = 0;
     for (let i = 0; i < count; i++) {
-      const list = at[i]! < EMPTY ? ~at[i]! : 0;
-      fetched ^= lists[list]! ^ lists[Math.min(list + LINE_WORDS, lists.length - 1)]!;
+      const node = at[i]!;
+      const list = ~node & (node >> 31);
+      fetched ^= lists[list]! ^ lists[Math.min((list + LINE_WORDS) | 0, last)]!;
+      fetched ^= lists[Math.min((list + 2 * LINE_WORDS) | 0, last)]!;
     }
     this.fetched = fetched;
   }
@@ -85,17 +107,29 @@ export class BatchSearch {
     found: Int32Array,
   ): boolean {
     const at = this.#nodes;
+    const bounds = this.#bounds;
     const step = this.#keyWords;
-    const { pool } = tree;
+    const { pool, priorities } = tree;
+    const lists = pool.data;
+    const last = tree.visits[tree.visits.length - 1]!;
     for (let i = 0; i < count; i++) {
       const node = at[i]!;
-      if (node === EMPTY || tree.isBehind(~node, found[i]!)) continue;
-      const slot = pool.scan(~node, keys, i * step, flags[i]!);
-      if (slot === STALE) {
+      if (node === 0 || lists[(~node + LEAST) | 0]! >>> 0 > bounds[i]!) continue;
+      const slot = pool.scan(~node, keys, Math.imul(i, step), flags[i]!);
+      if (slot === NONE) continue;
+      if (slot === STALE_LIST) {
         tree.refresh(root, keys, i * step);
         return false;
       }
-      found[i] = tree.earlier(found[i]!, slot);
+      const before = found[i]!;
+      if (before !== NONE) {
+        const priority = priorities[slot]!;
+        const isTie = priority === bounds[i]!;
+        if (priority > bounds[i]! || (isTie && tree.earlier(before, slot) === before)) continue;
+      }
+      found[i] = slot;
+      // After the last tree nobody asks, and most tables have one: it would be one more wait.
+      if (root !== last) bounds[i] = priorities[slot]!;
     }
     return true;
   }

@@ -7,18 +7,18 @@ export interface Run {
 
 /**
  * Which bits of a key a branch looks at: one run, and maybe another in another word, together at
- * most 15. In one number, so that a lookup reads it with one load:
+ * most 30. In one number, so that a lookup reads it with one load:
  *
- *     word 4, shift 5, bits 4; word 4, shift 5, bits 4
+ *     word 4, shift 5, bits 5; word 4, shift 5, bits 5
  */
 export function packCut(one: Run, other?: Run): number {
-  const high = (one.word << 22) | (one.shift << 17) | (one.bits << 13);
-  return other === undefined ? high : high | (other.word << 9) | (other.shift << 4) | other.bits;
+  const high = (one.word << 24) | (one.shift << 19) | (one.bits << 14);
+  return other === undefined ? high : high | (other.word << 10) | (other.shift << 5) | other.bits;
 }
 
 /** How many bits it looks at. */
 export function cutBits(cut: number): number {
-  return ((cut >>> 13) & 15) + (cut & 15);
+  return ((cut >>> 14) & 31) + (cut & 31);
 }
 
 /**
@@ -26,17 +26,22 @@ export function cutBits(cut: number): number {
  * from `at` on.
  */
 export function cutOf(cut: number, key: Int32Array, at: number, step: number): number {
-  const one = key[at + step * (cut >>> 22)]! >>> ((cut >>> 17) & 31);
-  const other = key[at + step * ((cut >>> 9) & 15)]! >>> ((cut >>> 4) & 31);
-  const bits = cut & 15;
-  const oneMask = (1 << ((cut >>> 13) & 15)) - 1;
+  const one = key[at + step * (cut >>> 24)]! >>> ((cut >>> 19) & 31);
+  const other = key[at + step * ((cut >>> 10) & 15)]! >>> ((cut >>> 5) & 31);
+  const bits = cut & 31;
+  const oneMask = (1 << ((cut >>> 14) & 31)) - 1;
   return ((one & oneMask) << bits) | (other & ((1 << bits) - 1));
 }
 
 /** Notes the bits that the cut looks at in the words of `fixed`. */
 export function markCut(cut: number, fixed: Int32Array): void {
-  fixed[cut >>> 22]! |= ((1 << ((cut >>> 13) & 15)) - 1) << ((cut >>> 17) & 31);
-  fixed[(cut >>> 9) & 15]! |= ((1 << (cut & 15)) - 1) << ((cut >>> 4) & 31);
+  fixed[cut >>> 24]! |= ((1 << ((cut >>> 14) & 31)) - 1) << ((cut >>> 19) & 31);
+  fixed[(cut >>> 10) & 15]! |= ((1 << (cut & 31)) - 1) << ((cut >>> 5) & 31);
+}
+
+/** The next number that has bits only where `open` has some; after the last comes 0. */
+export function nextWay(way: number, open: number): number {
+  return (way - open) & open;
 }
 
 export function popcount(word: number): number {

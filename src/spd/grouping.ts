@@ -19,6 +19,9 @@ const PAIRS_SAMPLE_MAX = 128;
 /** A group by one field leaves others that are alike, so it may take a little less. */
 const SINGLE_BONUS = 1.1;
 
+/** Most rules of a table sleep when only one of so many is awake. */
+const AWAKE_ONE_OF = 3;
+
 /** Bits that a rule must name to belong to a group, as a mask for each word of a key. */
 export type Shape = Int32Array;
 
@@ -45,6 +48,33 @@ export function planGroups(rules: RuleTable, slots: readonly number[]): Shape[] 
   }
   groups.push(none);
   return groups;
+}
+
+/**
+ * Most rules of the table can never apply (`DormantRules`), and are not among these: what is left
+ * is vague and overlaps, but is so little that each may be in very many lists of one tree.
+ */
+export function mostSleep(rules: RuleTable, slots: readonly number[]): boolean {
+  return AWAKE_ONE_OF * slots.length < rules.size;
+}
+
+/**
+ * The roots in the order in which they are best asked: the late rules, of which there are few, then
+ * vague ones, which most often are about a packet; but when some groups clearly come before others
+ * by their priorities, first those.
+ */
+export function orderOf(rules: RuleTable, groups: readonly (readonly number[])[]): number[] {
+  const quartiles = groups.map((slots) => {
+    const some = sampleOf(slots, PAIRS_SAMPLE_MAX).map((slot) => rules.priorities[slot]!);
+    some.sort((a, b) => a - b);
+    return [1, 2, 3].map((i) => some[(i * some.length) >> 2] ?? 0);
+  });
+  const roots = [...groups.keys()].reverse();
+  const medians = quartiles.map((some) => some[1]!);
+  const spread = Math.max(...medians) - Math.min(...medians);
+  const within = Math.max(...quartiles.map((some) => some[2]! - some[0]!));
+  if (spread > within) roots.sort((a, b) => medians[a]! - medians[b]!);
+  return [groups.length, ...roots];
 }
 
 export function hasShape(rules: RuleTable, slot: number, shape: Shape): boolean {

@@ -21,7 +21,7 @@ const PORTS_SHIFT = 16;
 
 /** Words before the entries: how many there are, and the priority of the first. */
 const HEAD = 2;
-const LEAST_AT = 1;
+export const LEAST_AT = 1;
 
 const NONE = -1;
 /** Instead of a rule: what hid others has gone, and the list has to be made anew. */

@@ -3,7 +3,9 @@ import { u8 } from '../wire/bytes.ts';
 import { type Cursor, isExtension } from '../wire/cursor.ts';
 import { isLoopbackPacket } from '../wire/loopback.ts';
 import { BatchSearch, SEARCH_MAX } from './batch-search.ts';
+import { DormantRules, hiderOf, layToSleep } from './dormant-rules.ts';
 import { FlowCache, UNKNOWN } from './flow-cache.ts';
+import { firstPossible } from './fragment-search.ts';
 import { LOOPBACK, PORTLESS } from './leaf-pool.ts';
 import type { Policy } from './policy.ts';
 import { RuleTable, writeKey } from './rule-table.ts';
@@ -37,6 +39,8 @@ export class PolicyIndex {
   #tree: RuleTree;
   /** A better one that is being made, a bit with every change and lookup; then it takes over. */
   #next: RuleTree | undefined;
+  /** Rules that are in no tree, or will be in none soon. */
+  readonly #dormant = new DormantRules();
   #asked = 0;
   readonly #counters: CacheCounters;
   readonly #cache: FlowCache | undefined;
@@ -71,22 +75,24 @@ export class PolicyIndex {
 
   /** Octets of memory, but for the policies themselves and the flow cache. */
   get octets(): number {
-    return this.rules.octets + this.#tree.octets + (this.#next?.octets ?? 0);
+    const trees = this.#tree.octets + (this.#next?.octets ?? 0);
+    return this.rules.octets + trees + this.#dormant.octets;
   }
 
   /** The slot by which the policy is known here until it is removed. */
   add(policy: Policy, serial: number): number {
     const slot = this.rules.add(policy, serial);
-    this.#tree.add(slot);
-    this.#next?.add(slot);
+    this.#place(slot);
     this.#changed();
     return slot;
   }
 
   remove(slot: number): void {
-    this.#tree.remove(slot);
-    this.#next?.remove(slot);
+    if (this.#dormant.has(slot)) this.#dormant.delete(slot);
+    if (this.#tree.has(slot)) this.#tree.remove(slot);
+    if (this.#next?.has(slot)) this.#next.remove(slot);
     this.rules.remove(slot);
+    for (const woken of this.#dormant.wake(slot)) this.#place(woken);
     this.#changed();
   }
 
@@ -98,7 +104,7 @@ export class PolicyIndex {
   /** Takes in many at once, which makes a better tree than one after the other. */
   addAll(policies: readonly (readonly [Policy, number])[]): number[] {
     const slots = policies.map(([policy, serial]) => this.rules.add(policy, serial));
-    this.#next = new RuleTree(this.rules);
+    this.#begin('little');
     this.#work(Number.POSITIVE_INFINITY);
     this.#cache?.clear();
     return slots;
@@ -183,19 +189,29 @@ export class PolicyIndex {
   #changed(): void {
     this.#cache?.clear();
     if (this.#next !== undefined) this.#work(WORK.change);
-    else if (this.#tree.isOutgrown) this.#begin();
+    else if (this.#tree.isOutgrown) this.#begin('little');
   }
 
   /** A table that is asked often is worth a better tree than changes alone would be. */
   #asking(count: number): void {
     if (this.#next !== undefined) return this.#work(WORK.packet * count);
     this.#asked += count;
-    if (this.#asked > ASKED_MIN + this.rules.size / 4 && this.#tree.isAged) this.#begin();
+    if (this.#asked > ASKED_MIN + this.rules.size / 4 && this.#tree.isAged) this.#begin('much');
   }
 
-  #begin(): void {
-    this.#next = new RuleTree(this.rules);
+  #begin(effort: 'little' | 'much'): void {
+    const slots = this.rules.slots().filter((slot) => !this.#dormant.has(slot));
+    const awake = layToSleep(this.rules, slots, this.#dormant);
+    this.#next = new RuleTree(this.rules, awake, effort);
     this.#asked = 0;
+  }
+
+  /** Into the trees, or to sleep. */
+  #place(slot: number): void {
+    const hider = hiderOf(this.rules, this.#tree, slot, this.#dormant);
+    if (hider !== NONE) return this.#dormant.add(slot, hider);
+    if (!this.#tree.has(slot)) this.#tree.add(slot);
+    if (this.#next !== undefined && !this.#next.has(slot)) this.#next.add(slot);
   }
 
   #work(limit: number): void {
@@ -214,7 +230,13 @@ export class PolicyIndex {
     const portsAt = known.length - 2;
     known[portsAt] = 0;
     if (hidesProtocol(p, cursor)) known[portsAt + 1] = 0;
-    const slot = this.#tree.firstPossible(this.#key, known, isLoopbackPacket(p, cursor));
+    const slot = firstPossible(
+      this.rules,
+      this.#tree,
+      this.#key,
+      known,
+      isLoopbackPacket(p, cursor),
+    );
     if (slot === NONE) return 'none';
     const masksAt = slot * 2 * known.length + 1;
     for (let word = portsAt; word < known.length; word++) {

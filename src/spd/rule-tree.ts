@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts';
-import { cutBits, cutOf, markCut } from './cut.ts';
-import { hasShape, planGroups, type Shape } from './grouping.ts';
+import { cutBits, cutOf, markCut, nextWay } from './cut.ts';
+import { hasShape, mostSleep, orderOf, planGroups, type Shape } from './grouping.ts';
 import { hides, upToCover, visibleOf } from './hiding.ts';
 import { LeafPool, roomFor, STALE } from './leaf-pool.ts';
 import type { RuleTable } from './rule-table.ts';
@@ -17,11 +17,16 @@ const LEAVES_MAX = 64;
 /**
  * How many times as many entries as rules there may be: in any group; in the rest, divided by the
  * square of its share of all rules, so that few rules may take as much room as all; in a table
- * whose rules are so many, divided by that; and in what becomes of a leaf.
+ * whose rules are so many, divided by that; in what becomes of a leaf; and where most rules sleep,
+ * divided by the share of those that are awake.
  */
-const BUDGET = { group: 2.5, rest: 0.8, small: 8_000, leaf: 2 } as const;
+const BUDGET = { group: 2.5, rest: 0.8, small: 8_000, leaf: 2, awake: 8 } as const;
 
 const NONE = -1;
+/** Later than any priority. */
+const NEVER = 2 ** 32;
+/** The home of a rule that is not in the tree. */
+const NOWHERE = 255;
 
 // A node is one word, which stands where its parent has it: nothing; a leaf, the complement of its
 // place in the pool; a branch, where its cut is, with its ways behind it; or work to be done.
@@ -62,35 +67,54 @@ export interface Visitor {
  */
 export class RuleTree {
   readonly pool: LeafPool;
+  /** The roots in the order in which they are best asked. */
+  readonly visits: readonly number[];
   readonly #rules: RuleTable;
   #nodes = new Int32Array(1024);
   #used = ROOTS_MAX;
   readonly #groups: readonly Shape[];
   /** The group of each rule, by its slot. */
-  #home = new Uint8Array(64);
+  #home = new Uint8Array(64).fill(NOWHERE);
   readonly #builtSize: number;
+  readonly #isMakeshift: boolean;
   #builtEntries = 0;
+  #size: number;
   #lateCount = 0;
   #changes = 0;
   readonly #tasks: Task[] = [];
+  /** By root, no rule has a smaller priority. */
+  readonly #leasts = new Float64Array(ROOTS_MAX).fill(NEVER);
 
-  /** Of all rules that are in the table. It can be asked when `work` has said that all is done. */
-  constructor(rules: RuleTable) {
+  /**
+   * Of these rules of the table. It can be asked when `work` has said that all is done. `effort`:
+   * whether it may take some times as long to make as others if it is better for that.
+   */
+  constructor(
+    rules: RuleTable,
+    slots: readonly number[] = rules.slots(),
+    effort: 'little' | 'much' = 'much',
+  ) {
     this.#rules = rules;
     this.pool = new LeafPool(rules);
-    const slots = rules.slots();
+    this.#size = slots.length;
     this.#builtSize = slots.length;
-    this.#groups = planGroups(rules, slots);
+    const isVague = mostSleep(rules, slots);
+    const isWide = isVague && effort === 'much';
+    this.#isMakeshift = isVague && effort === 'little';
+    this.#groups = isWide ? [new Int32Array(rules.keyWords)] : planGroups(rules, slots);
     assert(this.#groups.length < ROOTS_MAX, 'every group has a root, and so have late rules');
     const lists = this.#groups.map((): number[] => []);
     for (const slot of slots) lists[this.#settle(slot)]!.push(slot);
+    this.visits = orderOf(rules, lists);
     const fixed = new Int32Array(rules.keyWords);
+    const awake = isWide ? (BUDGET.awake * rules.size) / slots.length : 0;
     for (const [at, list] of lists.entries()) {
       if (list.length === 0) continue;
+      this.#leasts[at] = list.reduce((m, slot) => Math.min(m, rules.priorities[slot]!), NEVER);
       const isRest = at > 0 && at === lists.length - 1;
       const share = list.length / slots.length;
       const rest = isRest ? BUDGET.rest / share ** 2 : 0;
-      const budget = Math.max(BUDGET.group, rest, BUDGET.small / slots.length);
+      const budget = Math.max(BUDGET.group, rest, BUDGET.small / slots.length, awake);
       this.#plan({ at, slots: list, fixed, budget, leafMax: LEAF_MAX });
     }
   }
@@ -111,14 +135,14 @@ export class RuleTree {
 
   /** Much has changed since it was made: a new one would be better. */
   get isAged(): boolean {
-    return 8 * this.#changes > this.#rules.size;
+    return this.#isMakeshift || 8 * this.#changes > this.#size;
   }
 
   /** It must be made anew, or it will be slow or large. */
   get isOutgrown(): boolean {
-    const { size } = this.#rules;
+    const size = this.#size;
     if (size > 2 * this.#builtSize + 16 || 4 * size + 16 < this.#builtSize) return true;
-    if (8 * this.#lateCount > size + 64) return true;
+    if (8 * this.#lateCount > Math.max(size, this.#rules.size / 4) + 64) return true;
     return this.pool.entries > 2 * this.#builtEntries + 4 * size + 1024;
   }
 
@@ -134,6 +158,20 @@ export class RuleTree {
     return this.#tasks.length === 0;
   }
 
+  /** No rule below that root has a smaller priority. */
+  leastOf(root: number): number {
+    return this.#leasts[root]!;
+  }
+
+  get priorities(): Uint32Array {
+    return this.#rules.priorities;
+  }
+
+  /** Whether the rule is in the tree, or will be when all is done. */
+  has(slot: number): boolean {
+    return slot < this.#home.length && this.#home[slot] !== NOWHERE;
+  }
+
   /** Takes in a rule of the table. */
   add(slot: number): void {
     let group = this.#settle(slot);
@@ -142,7 +180,9 @@ export class RuleTree {
       this.#home[slot] = group;
       this.#lateCount++;
     }
+    this.#size++;
     this.#changes++;
+    this.#leasts[group] = Math.min(this.#leasts[group]!, this.#rules.priorities[slot]!);
     this.#insert(group, slot, new Int32Array(this.#rules.keyWords));
   }
 
@@ -150,7 +190,9 @@ export class RuleTree {
   remove(slot: number): void {
     const group = this.#home[slot]!;
     if (group === this.#groups.length) this.#lateCount--;
+    this.#size--;
     this.#changes++;
+    this.#home[slot] = NOWHERE;
     const found = this.#delete(group, slot, new Int32Array(this.#rules.keyWords));
     assert(found, 'the rule is in the tree');
   }
@@ -161,8 +203,10 @@ export class RuleTree {
    */
   first(keys: Int32Array, k: number, flags: number): number {
     let best = NONE;
-    for (let root = this.#groups.length; root >= 0; root--) {
+    for (let i = 0; i < this.visits.length; i++) {
+      const root = this.visits[i]!;
       const nodes = this.#nodes;
+      if (best !== NONE && this.#leasts[root]! > this.#rules.priorities[best]!) continue;
       let node = nodes[root]!;
       while (node > EMPTY) node = nodes[node + 1 + cutOf(nodes[node]!, keys, k, 1)]!;
       if (node === EMPTY || this.isBehind(~node, best)) continue;
@@ -170,26 +214,6 @@ export class RuleTree {
       while (found === STALE) found = this.pool.scan(this.refresh(root, keys, k), keys, k, flags);
       best = this.earlier(best, found);
     }
-    return best;
-  }
-
-  /**
-   * As `first`, for a packet of which only the bits are known that `known` has: the first rule that
-   * means it for some value of the rest.
-   */
-  firstPossible(key: Int32Array, known: Int32Array, loopback: boolean): number {
-    let best = NONE;
-    this.visit(key, known, {
-      everything: false,
-      isDone: () => false,
-      enter: (least) => best === NONE || least <= this.#rules.priorities[best]!,
-      each: (slot) => {
-        if (loopback && this.#rules.loopback[slot] === 0) return true;
-        if (!this.#agrees(slot, key, known)) return true;
-        best = this.earlier(best, slot);
-        return false;
-      },
-    });
     return best;
   }
 
@@ -252,19 +276,10 @@ export class RuleTree {
     for (const slot of this.pool.hidden(leaf)) visitor.each(slot);
   }
 
-  #agrees(slot: number, key: Int32Array, known: Int32Array): boolean {
-    const { words, keyWords } = this.#rules;
-    const at = slot * 2 * keyWords;
-    for (let i = 0; i < keyWords; i++) {
-      if (((key[i]! ^ words[at + 2 * i]!) & words[at + 2 * i + 1]! & known[i]!) !== 0) return false;
-    }
-    return true;
-  }
-
   /** Puts the rule into a group by its shape. */
   #settle(slot: number): number {
     if (slot >= this.#home.length) {
-      const home = new Uint8Array(Math.max(2 * this.#home.length, slot + 1));
+      const home = new Uint8Array(Math.max(2 * this.#home.length, slot + 1)).fill(NOWHERE);
       home.set(this.#home);
       this.#home = home;
     }
@@ -472,11 +487,6 @@ export class RuleTree {
   #setNode(at: number, node: number): void {
     this.#nodes[at] = node;
   }
-}
-
-/** The next number that has bits only where `open` has some; after the last comes 0. */
-function nextWay(way: number, open: number): number {
-  return (way - open) & open;
 }
 
 function takeOut(slots: number[], slot: number): boolean {

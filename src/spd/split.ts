@@ -3,10 +3,13 @@ import type { RuleTable } from './rule-table.ts';
 
 /** A list of this length is not worth a branch. */
 export const LEAF_MAX = 4;
-/** A branch looks at no more bits: 16,384 ways are 64 KiB. */
-const BITS_MAX = 14;
-/** As many ways as there are rules for this many each. */
-const FILL = 2;
+/** A branch looks at no more bits: 262,144 ways are a MiB. */
+const BITS_MAX = 18;
+/**
+ * So many rules for each way of a branch: most ways then lead to one rule or nowhere, which is the
+ * cheapest answer. A way takes 4 octets, an entry of a list five times that.
+ */
+const FILL = 0.5;
 /** One more branch costs as much as comparing so many rules. */
 const VISIT_COST = 2;
 /** A branch has to save a fifth. */
@@ -48,6 +51,11 @@ export function chooseSplit(
     }
   }
   return best;
+}
+
+/** The runs of so many bits in two words that tell these rules apart best; 0 if there are none. */
+export function bestPair(rules: RuleTable, slots: readonly number[], bits: number): number {
+  return new Runs(rules, sampleOf(slots), new Int32Array(rules.keyWords)).pair(bits);
 }
 
 /** What scanning a list is expected to cost, when it is split further as well as can be. */

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { address } from '../../src/base/address.ts';
 import type { JobQueue } from '../../src/crypto/transform.ts';
 import type { SaSpec } from '../../src/sad/sa.ts';
@@ -171,6 +171,93 @@ describe('a batch gives what its packets give one by one', () => {
       }),
       { numRuns: 150 },
     );
+  });
+});
+
+const ANY = '0.0.0.0/0';
+
+describe('packets of new flows, in a large table, whose policies are looked up ahead', () => {
+  /** Two networks are protected; of other hosts every third is shut out, and some are not known. */
+  function large(): Rig {
+    const rig = new Rig({ mtu: 1500 });
+    for (const [i, family] of ([4, 6] as const).entries()) {
+      const [src, dst] = [A[family], B[family]];
+      rig.sad.add(sa({ spi: 0x3001 + i, src, dst, mode: 'tunnel', reqid: 77 }), 'mature');
+      const one = request({ mode: 'tunnel', src, dst, reqid: 77 });
+      const [all, net] = family === 4 ? [ANY, '10.0.0.0/30'] : ['::/0', '2001:db8::/126'];
+      rig.spd.add(policy('out', all, net, { requests: [one] }));
+    }
+    for (let i = 0; i < 8192; i++) {
+      const type = i % 3 === 0 ? 'discard' : 'none';
+      rig.spd.add(policy('out', ANY, `10.0.${4 + (i >> 8)}.${i & 255}/32`, { type }));
+    }
+    return rig;
+  }
+
+  /** Mostly to other hosts, some to the protected ones, some broken, and trains of one flow. */
+  function traffic(seed: number): Uint8Array[] {
+    let state = seed;
+    const below = (limit: number) => {
+      state = (Math.imul(state, 0x41c6_4e6d) + 12_345) >>> 0;
+      return (state >>> 8) % limit;
+    };
+    return Array.from({ length: 120 }, () => below(5)).flatMap((kind) => {
+      const near = { upper: 'udp', host: 2, port: 9 } as const;
+      const one = {
+        family: kind === 0 ? 6 : 4,
+        ...near,
+        len: 10,
+        df: false,
+        options: false,
+      } as const;
+      const part = (['first', 'broken', 'whole', 'whole', 'whole'] as const)[below(5)]!;
+      const octets = octetsOf({ ...one, part });
+      if (kind < 2) return [octets];
+      setU16(octets, ipv4.DST_AT + 2, below(0x2400));
+      return kind === 2 ? [octets, octets.slice(), octets.slice()] : [octets];
+    });
+  }
+
+  test('in batches and one by one it is the same', () => {
+    const [together, apart] = [large(), large()];
+    const asked = vi.spyOn(together.spd, 'lookupBatch');
+    for (const seed of [1, 2, 3, 4, 5]) {
+      const packets = traffic(seed);
+      const wire = together.output(...packets).map(withoutId);
+      expect(wire).toEqual(packets.flatMap((packet) => apart.output(packet)).map(withoutId));
+      expect(seen(together)).toEqual(seen(apart));
+    }
+    expect(asked.mock.calls.length).toBeGreaterThan(5);
+    expect(together.drops()).toMatchObject({ 'out policy-discard': expect.any(Number) });
+  });
+
+  test('policies that change in the middle of a batch count from there on', () => {
+    const all = policy('out', ANY, ANY, { type: 'discard', priority: 0 });
+    const rig: Rig = new Rig({
+      events: {
+        acquire: () => {
+          rig.spd.add(all);
+          return 'nobody';
+        },
+      },
+    });
+    for (let i = 0; i < 8192; i++) {
+      const host = `10.1.${i >> 8}.${i & 255}/32`;
+      rig.spd.add(policy('out', ANY, host, { type: 'none', priority: 7 }));
+    }
+    rig.spd.add(policy('out', ANY, '10.9.0.0/16', { requests: [request({})], priority: 8 }));
+    const to = (net: number, i: number) => {
+      const packet = ipv4Packet({ protocol: 17 }, udp(counting(4)));
+      packet.set([10, net, 0, i], ipv4.DST_AT);
+      ipv4.updateChecksum(packet, 0);
+      return packet;
+    };
+    const clear = (from: number) => Array.from({ length: 30 }, (_, i) => to(1, from + i));
+    const asked = vi.spyOn(rig.spd, 'lookupBatch');
+    expect(rig.output(...clear(0))).toHaveLength(30);
+    expect(rig.output(...clear(30), to(9, 1), ...clear(60))).toHaveLength(30);
+    expect(asked.mock.calls).toHaveLength(1);
+    expect(rig.drops()).toEqual({ 'out no-sa': 1, 'out policy-discard': 30 });
   });
 });
 

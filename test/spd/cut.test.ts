@@ -18,7 +18,7 @@ function slowly(runs: readonly Run[], key: Int32Array): number {
 test('a cut sees the bits of its runs, and marks them', () => {
   const keys = fc.array(fc.integer(), { minLength: 10, maxLength: 10 });
   fc.assert(
-    fc.property(run([0, 3, 8], 8), fc.option(run([1, 9], 7)), keys, (one, other, words) => {
+    fc.property(run([0, 3, 8], 18), fc.option(run([1, 9], 12)), keys, (one, other, words) => {
       const cut = other === null ? packCut(one) : packCut(one, other);
       const runs = other === null ? [one] : [one, other];
       const key = Int32Array.from(words);

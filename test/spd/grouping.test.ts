@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { hasShape, planGroups } from '../../src/spd/grouping.ts';
+import { hasShape, mostSleep, orderOf, planGroups } from '../../src/spd/grouping.ts';
 import { PROTOCOL_ANY } from '../../src/spd/policy.ts';
 import { RuleTable } from '../../src/spd/rule-table.ts';
 import { policy } from '../engine/rig.ts';
@@ -42,4 +42,21 @@ test('those about the source, the destination and ports are apart', () => {
 test('no rules are one group, and few are', () => {
   expect(sizes(table(0, () => ['out', ANY, ANY]))).toEqual([0]);
   expect(sizes(table(3, (i) => ['out', i === 0 ? ANY : host(i), ANY]))).toEqual([3]);
+});
+
+test('roots are asked from the last on, but clearly earlier groups before them', () => {
+  const rules = table(300, (i) => ['out', host(i), ANY, { priority: i < 200 ? i % 50 : 1000 + i }]);
+  const thirds = (...starts: number[]) =>
+    starts.map((start) => rules.slots().slice(start, start + 100));
+  // The late ones are in no group, and come first.
+  expect(orderOf(rules, thirds(0, 100))).toEqual([2, 1, 0]);
+  expect(orderOf(rules, thirds(0, 200))).toEqual([2, 0, 1]);
+  expect(orderOf(rules, thirds(200, 0, 100))[1]).not.toBe(0);
+  expect(orderOf(rules, [[]])).toEqual([1, 0]);
+});
+
+test('most sleep when not even a third is awake', () => {
+  const rules = table(30, (i) => ['out', host(i), ANY]);
+  expect(mostSleep(rules, rules.slots().slice(0, 10))).toBe(false);
+  expect(mostSleep(rules, rules.slots().slice(0, 9))).toBe(true);
 });
