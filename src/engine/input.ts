@@ -1,4 +1,5 @@
 import { ADDRESS_LEN, isUnspecified } from '../base/address.ts';
+import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
 import { Sa } from '../sad/sa.ts';
 import * as ahHeader from '../wire/ah.ts';
@@ -22,6 +23,7 @@ import { judgeError } from './icmp-error.ts';
 import { noteMapping } from './natt.ts';
 import { isIcmpError } from './quote.ts';
 import type { Reassembly } from './reassembly.ts';
+import type { Way } from './shard.ts';
 import { SocketDelivery } from './socket-delivery.ts';
 import type { Takers } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
@@ -31,11 +33,12 @@ import { decapsulate, ecnRule } from './tunnel.ts';
  * What to do next with a packet: open its outermost layer, or hand it on because it has none for
  * us.
  */
-type Step = 'open' | 'done' | 'wait' | { readonly drop: DropReason };
+type Step = 'open' | 'done' | 'wait' | 'elsewhere' | { readonly drop: DropReason };
 
 const OPEN: Step = 'open';
 const DONE: Step = 'done';
 const WAIT: Step = 'wait';
+const ELSEWHERE: Step = 'elsewhere';
 
 /**
  * From the wire to the local side, a batch at a time:
@@ -53,6 +56,8 @@ export class Input {
   readonly #crypto = new CryptoRound();
   readonly #transmitter: Transmitter;
   readonly #toSockets: SocketDelivery;
+  /** The batch is from the main shard: what it could not know, nobody does. */
+  #isFinal = false;
 
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
@@ -67,6 +72,21 @@ export class Input {
     }
   }
 
+  /** Packets that another shard has begun with, `BATCH_MAX` at most. */
+  resume(packets: readonly Packet[], count: number, way: Way, isFinal: boolean): void {
+    assert(count <= BATCH_MAX, 'one batch');
+    this.#isFinal = isFinal;
+    tick(this.#core);
+    for (let i = 0; i < count; i++) {
+      const flight = this.#flights[i]!;
+      flight.begin(packets[i]!, false);
+      if (way(i, flight) === 'gone') this.#drop(flight, 'sa-not-usable');
+      else this.#read(flight);
+    }
+    this.#finish(count);
+    this.#isFinal = false;
+  }
+
   #batch(packets: readonly Packet[], from: number, to: number): void {
     const flights = this.#flights;
     const count = to - from;
@@ -77,6 +97,12 @@ export class Input {
       this.#core.stats.of(flight.packet).inPackets++;
       this.#read(flight);
     }
+    this.#finish(count);
+  }
+
+  /** What comes after the headers of the packets have been read. */
+  #finish(count: number): void {
+    const flights = this.#flights;
     while (this.#openRound(count)) {}
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
@@ -84,6 +110,7 @@ export class Input {
     }
     this.#transmitter.flush();
     this.#toSockets.flush();
+    this.#core.shard?.flush();
   }
 
   /**
@@ -109,6 +136,7 @@ export class Input {
    * so the SAs of the last fragment are those of the whole datagram.
    */
   #reassemble(flight: Flight): void {
+    if (this.#isWorker) return this.#refer(flight);
     const { packet, cursor } = flight;
     const { nowMs } = this.#core;
     const whole = this.#reassembly.add(packet.bytes, cursor, nowMs, usedSas(flight));
@@ -135,6 +163,10 @@ export class Input {
       if (step === OPEN) {
         flight.opening = true;
         jobs++;
+      } else if (step === ELSEWHERE) {
+        this.#passOn(flight);
+      } else if (this.#isWorker && this.#mayKnowBetter(flight)) {
+        this.#refer(flight);
       } else if (step === DONE) {
         flight.finished = true;
       } else if (step === WAIT) {
@@ -160,6 +192,7 @@ export class Input {
   #prepare(flight: Flight): Step {
     const { packet, cursor } = flight;
     const p = packet.bytes;
+    flight.sa = undefined;
     flight.udpSport = 0;
     flight.udpDport = 0;
     if (cursor.isFragment) return DONE;
@@ -202,9 +235,7 @@ export class Input {
     }
     flight.packet.end = end;
     const wrong = esp.prepareOpen(flight, sa, espAt);
-    if (wrong !== undefined) return { drop: wrong };
-    flight.sa = sa;
-    return OPEN;
+    return wrong === undefined ? OPEN : { drop: wrong };
   }
 
   #prepareAh(flight: Flight, ahAt: number): Step {
@@ -214,9 +245,7 @@ export class Input {
     const sa = this.#find(flight, 'ah', ahHeader.spi(p, ahAt));
     if (!(sa instanceof Sa)) return sa;
     const wrong = ah.prepareOpen(flight, sa, ahAt);
-    if (wrong !== undefined) return { drop: wrong };
-    flight.sa = sa;
-    return OPEN;
+    return wrong === undefined ? OPEN : { drop: wrong };
   }
 
   #find(flight: Flight, protocol: 'esp' | 'ah', spi: number): Sa | Step {
@@ -224,10 +253,38 @@ export class Input {
     const len = ADDRESS_LEN[cursor.family];
     const sa = this.#core.sad.inbound(protocol, spi, packet.bytes, cursor.dstAt, len);
     if (sa === undefined) return dropOutermost(flight, 'no-sa-for-spi');
-    if (sa.isUsable) return sa;
+    const { shard } = this.#core;
+    if (sa.isUsable) {
+      flight.sa = sa;
+      return shard !== undefined && shard.self !== sa.owner ? ELSEWHERE : sa;
+    }
     // Whoever answered a key exchange may use the new keys before they are here (RFC 7296 §2.8).
     if (sa.state === 'larval' && flight.layerCount === 0) return WAIT;
     return { drop: 'sa-not-usable' };
+  }
+
+  get #isWorker(): boolean {
+    const { shard } = this.#core;
+    return shard !== undefined && shard.self !== 0;
+  }
+
+  /** Of a packet as it came, and that no SA of ours is there for: whether main knows more of it. */
+  #mayKnowBetter(flight: Flight): boolean {
+    return flight.sa === undefined && flight.layerCount === 0 && !this.#isFinal;
+  }
+
+  /** Another shard owns the SA that comes next. */
+  #passOn(flight: Flight): void {
+    if (!this.#core.shard!.passInput(flight)) return this.#drop(flight, 'shard-full');
+    flight.active = false;
+    this.#release(flight);
+  }
+
+  /** Only the main shard can deal with it. */
+  #refer(flight: Flight): void {
+    if (!this.#core.shard!.referInput(flight)) return this.#drop(flight, 'shard-full');
+    flight.active = false;
+    this.#release(flight);
   }
 
   /** Its SA has no keys yet: the packet comes again, as it was, when it has. */
@@ -327,6 +384,10 @@ export class Input {
   #judge(flight: Flight, before: Flight | undefined): void {
     const core = this.#core;
     const { packet, cursor } = flight;
+    if (this.#isWorker) {
+      const isForMain = core.shard!.mainDelivers || isIcmpError(packet.bytes, cursor);
+      if (isForMain) return this.#refer(flight);
+    }
     if (before?.passed && core.checked === undefined && checkedAs(flight, before)) {
       return this.#deliver(flight);
     }
