@@ -121,6 +121,7 @@ export const DROPS = {
   'too-big': row('out', 'inval', 'larger than the path allows, and must not be fragmented'),
   'packet-too-long': row('out', 'inval', 'longer than 65,535 octets after protection'),
   'no-room': row('both', 'nomem', 'no packet buffer left'),
+  'shard-full': row('both', 'nomem', 'the worker that owns the SA is behind (`--workers`)'),
 } as const;
 
 export type DropReason = keyof typeof DROPS;

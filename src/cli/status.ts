@@ -76,9 +76,18 @@ export function statusText(status: Status): string {
       .map(([link, count]) => row(count, `refused by link ${link}`)),
   ];
   if (lines.at(-1) === 'dropped') lines.push(row(0, 'nothing'));
+  if (status.workers.length > 0) lines.push('', ...workersText(status.workers));
   return `${lines.join('\n')}\n`;
 }
 
 function row(count: number, what: string): string {
   return `${String(count).padStart(12)}  ${what}`;
+}
+
+function workersText(workers: Status['workers']): string[] {
+  const head = ['worker', 'SAs', 'sealed', 'opened', 'passed on', 'taken over', 'no room'];
+  const rows = workers.map(({ shard, sas, sealed, opened, passed, taken, refused }) => {
+    return [shard, sas, sealed, opened, passed, taken, refused].map(String);
+  });
+  return [head, ...rows].map((cells) => cells.map((cell) => cell.padStart(12)).join(''));
 }

@@ -12,6 +12,9 @@ import { CRYPTO_CHOICES, type CryptoChoice } from '../drivers/native/tier.ts';
 import type { Endpoint } from '../drivers/udp-packet.ts';
 import { collectAddress, collectEndpoint, collectText, integer, socketOption } from './options.ts';
 
+/** Each has a ring to each other one, of a megabyte. */
+const WORKERS_MAX = 16;
+
 interface UpOptions {
   readonly file?: string;
   readonly socket: string;
@@ -28,6 +31,7 @@ interface UpOptions {
   readonly tun: string;
   readonly mtu?: number;
   readonly offload: OffloadWish;
+  readonly workers: number;
   readonly mark: number;
   readonly table: number;
   readonly rulePref: number;
@@ -127,6 +131,12 @@ function addAttachmentOptions(command: Command): void {
         .default('auto'),
     )
     .option(
+      '--workers <number>',
+      'threads that share the work by SAs: no more than there are processors',
+      integer(1, WORKERS_MAX),
+      1,
+    )
+    .option(
       '--mark <number>',
       'SO_MARK of packets that bypass the host',
       integer(1, 2 ** 32 - 1),
@@ -177,6 +187,7 @@ function runOptions(options: UpOptions): Omit<RunOptions, 'ready'> {
 function userAttachment(options: UpOptions): RunOptions['attach'] {
   if (options.listen.length === 0) throw new Error('--user needs --listen ADDRESS:PORT');
   if (options.address.length === 0) throw new Error('--user needs --address ADDRESS');
+  if (options.workers > 1) throw new Error('--workers needs a TUN device, and not --user');
   const { address, listen, service } = options;
   return { kind: 'user', addresses: address, endpoints: listen, services: service };
 }
@@ -185,14 +196,22 @@ function tunAttachment(options: UpOptions): RunOptions['attach'] {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) {
     throw new Error('a host on the network of this machine needs Linux and root; try --user');
   }
-  const { tun, mark, table, rulePref, wire, raw, encapPort, offload, socket } = options;
+  const { tun, mark, table, rulePref, wire, raw, encapPort, offload, workers, socket } = options;
   if (!raw && encapPort === undefined) throw new Error('--no-raw needs --encap-port');
   const stateFile = attachmentStatePath(socket);
+  if (workers > 1) checkWorkers(options);
   const wires = wire.length === 0 ? ('auto' as const) : wire;
-  const common = { tunName: tun, mark, table, rulePref, wires, rawIp: raw, offload, stateFile };
+  const ways = { wires, rawIp: raw, offload, workers };
+  const common = { tunName: tun, mark, table, rulePref, ...ways, stateFile };
   const mtu = options.mtu ?? ('auto' as const);
   const tunOptions = encapPort === undefined ? { ...common, mtu } : { ...common, mtu, encapPort };
   return { kind: 'tun', options: tunOptions };
+}
+
+/** What looks at every packet does so on one thread. */
+function checkWorkers({ pcap, trace }: UpOptions): void {
+  if (pcap !== undefined) throw new Error('--pcap needs --workers 1');
+  if (trace !== undefined) throw new Error('--trace needs --workers 1');
 }
 
 /** For scripts a line on standard output, for systemd what Type=notify waits for. */

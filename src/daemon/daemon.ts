@@ -6,6 +6,7 @@ import { Host } from '../engine/host.ts';
 import { Overhead } from '../engine/overhead.ts';
 import { defaultSettings, type Settings } from '../engine/settings.ts';
 import { SocketPolicies } from '../engine/socket-policies.ts';
+import type { Stats } from '../engine/stats.ts';
 import { engineVariables, Sysctl, useVariables } from '../engine/sysctl.ts';
 import { KeyEngine } from '../key/engine.ts';
 import { freeReqid } from '../key/policy-request.ts';
@@ -14,11 +15,14 @@ import { keyVariables } from '../key/sysctl.ts';
 import { Sad } from '../sad/sad.ts';
 import type { SequenceStore } from '../sad/sequence.ts';
 import { Spd } from '../spd/spd.ts';
+import type { PacketSink } from '../wire/packet.ts';
 import type { HostAttachment } from './attach.ts';
 import { applyConfig, type Config } from './config.ts';
 import type { ControlServer } from './control-server.ts';
 import { PolicyDiversion } from './diversion.ts';
 import { statVariables } from './netstat-command.ts';
+import { Shards } from './shards/shards.ts';
+import type { Threads } from './shards/threads.ts';
 import { LocalAddresses } from './socket-locals.ts';
 import { SocketOptions } from './socket-options.ts';
 import type { SocketRegistry } from './socket-registry.ts';
@@ -58,7 +62,12 @@ export class Daemon {
   /** Set by who opens it: attachments add commands of their own. */
   control: ControlServer | undefined;
 
+  readonly #sequences: SequenceStore;
   readonly #locals = new LocalAddresses();
+  /** Where the work is divided. */
+  #shards: Shards | undefined;
+  #threads: Threads | undefined;
+  #ended: Promise<void> | undefined;
   #host: Host | undefined;
   #attachment: HostAttachment | undefined;
   readonly #diversion = new PolicyDiversion();
@@ -84,12 +93,14 @@ export class Daemon {
     const { clock, random } = env;
     this.env = env;
     this.crypto = crypto;
+    this.#sequences = sequences;
     this.settings = { ...defaultSettings(), ...options.settings };
     this.sad = new Sad({
       clock,
       random,
       sequences,
       expired: (sa, limit) => this.keys.expired(sa, limit),
+      changed: (sa) => this.#shards?.saChanged(sa),
     });
     this.spd = new Spd({
       clock,
@@ -97,10 +108,12 @@ export class Daemon {
       added: (policy) => {
         this.#overhead.added(policy);
         this.#diversion.added(policy);
+        this.#shards?.policyChanged(policy);
       },
       removed: (policy) => {
         this.#overhead.removed(policy);
         this.#diversion.removed(policy);
+        this.#shards?.policyChanged(policy);
       },
       warn: (sentence) => env.log('warn', sentence),
     });
@@ -111,8 +124,13 @@ export class Daemon {
       spd: this.spd,
       crypto: crypto.provider,
       allowLegacy,
-      takesAway: () => this.#attachment?.handleArrived?.(),
+      takesAway: () => {
+        this.#shards?.sync();
+        this.#attachment?.handleArrived?.();
+        this.#shards?.report(true);
+      },
       applied: () => this.#applied(),
+      settled: () => this.#tellShards(),
     });
     this.sysctl = new Sysctl([
       ...engineVariables(this.settings),
@@ -138,14 +156,30 @@ export class Daemon {
     return this.#attachment!;
   }
 
+  /** The counters of all threads. */
+  get stats(): Stats {
+    return this.#shards?.statsWith(this.host.stats) ?? this.host.stats;
+  }
+
+  get cacheCounters(): Spd['cacheCounters'] {
+    return this.#shards?.cacheCountersWith(this.spd.cacheCounters) ?? this.spd.cacheCounters;
+  }
+
+  /** Where the work is divided, after `stats`. */
+  get shards(): Shards | undefined {
+    return this.#shards;
+  }
+
   /**
    * Connects the host to its links and lets packets flow. Call it when the first policies are in
-   * place.
+   * place. `threads`: those that do a part of the work.
    */
-  attach(attachment: HostAttachment): void {
+  attach(attachment: HostAttachment, threads?: Threads): void {
     const { wire, local, inspect, errors, wireMtu } = attachment;
     this.#attachment = attachment;
     this.#locals.set(attachment.addresses());
+    this.#threads = threads;
+    const shards = threads && this.#divide(threads);
     const host = new Host({
       env: this.env,
       sad: this.sad,
@@ -158,13 +192,20 @@ export class Daemon {
       deliver: (packets, count) => local.send(packets, count),
       sockets: this.sockets,
       ...(attachment.deliverToSockets ? { deliverToSockets: attachment.deliverToSockets } : {}),
+      ...(shards ? { shard: shards.shard } : {}),
     });
     this.#host = host;
+    if (shards) {
+      this.#shards = shards;
+      shards.join(host);
+      threads.watch(() => shards.turn());
+    }
     attachment.joined?.(host, (own) => freeReqid(this.keys.context, own));
-    wire.receive((packets, count) => host.input(packets, count));
-    inspect?.receive((packets, count) => host.input(packets, count));
-    errors?.receive((packets, count) => host.overhear(packets, count));
-    local.receive((packets, count) => host.output(packets, count));
+    const input = this.#batches((packets, count) => host.input(packets, count));
+    wire.receive(input);
+    inspect?.receive(input);
+    errors?.receive(this.#batches((packets, count) => host.overhear(packets, count)));
+    local.receive(this.#batches((packets, count) => host.output(packets, count)));
     attachment.follow?.({
       changed: () => this.#networkChanged(),
       failed: (error) => {
@@ -181,6 +222,11 @@ export class Daemon {
    * room they leave. Called after every request; the work is that of what has changed.
    */
   sync(): void {
+    this.#follow();
+    this.#tellShards();
+  }
+
+  #follow(): void {
     const attachment = this.#attachment;
     if (!attachment) return;
     const { table } = this.#diversion;
@@ -218,6 +264,7 @@ export class Daemon {
     );
     this.#sharedPorts = ports;
     this.settings.encapsulationPorts = [...own, ...ports];
+    this.#tellShards();
   }
 
   /**
@@ -250,6 +297,21 @@ export class Daemon {
     clearTimeout(this.#timer);
     this.#socketService?.close();
     try {
+      this.#shards?.stop();
+    } finally {
+      this.#shards = undefined;
+      this.#ended = this.#threads?.close();
+      this.#detach();
+    }
+  }
+
+  /** After `close`: when no other thread runs any more. */
+  get ended(): Promise<void> {
+    return this.#ended ?? Promise.resolve();
+  }
+
+  #detach(): void {
+    try {
       this.#attachment?.close();
     } finally {
       this.#attachment = undefined;
@@ -258,17 +320,45 @@ export class Daemon {
   }
 
   #registry(): SocketRegistry | undefined {
+    this.#shards?.deliverAtMain();
     this.#socketService ??= openSocketService(this.env, this.host, this.attachment);
     return this.#socketService?.registry;
   }
 
   #applied(): void {
     try {
-      this.sync();
+      this.#follow();
+      // Packets that wait must not overtake what is said of the SAs that they waited for.
+      if (this.#host && this.#host.packetsHeld > 0) this.#shards?.sync();
       this.#host?.releaseHeld();
     } catch (error) {
       throw new KeyError('EIO', `the machine did not follow: ${String(error)}`);
     }
+  }
+
+  /** All threads go by the databases as they are now, when it returns. */
+  #tellShards(): void {
+    this.#shards?.sync();
+    this.#shards?.settle();
+  }
+
+  #divide({ bells, controls, writers, readers, slots, pause }: Threads): Shards {
+    const { env, sad, spd, keys } = this;
+    return new Shards({
+      ...{ env, sad, spd, keys, bells, controls, writers, readers, slots, pause },
+      sequences: this.#sequences,
+      isLocal: ({ family, bytes }) => this.#locals.has(family, bytes, 0),
+    });
+  }
+
+  /** A sink that ends batches where others may have to be told of them. */
+  #batches(sink: PacketSink): PacketSink {
+    const shards = this.#shards;
+    if (shards === undefined) return sink;
+    return (packets, count) => {
+      sink(packets, count);
+      shards.endBatch();
+    };
   }
 
   /** Then every packet has to come to us. */
@@ -314,7 +404,9 @@ export class Daemon {
 
   #tick(): void {
     const now = this.env.clock.monotonicMs();
+    this.#shards?.beforePoll();
     const dueMs = Math.max(1, Math.min(this.host.poll(now) - now, TICK_MS));
+    this.#shards?.endBatch();
     this.#timer = setTimeout(() => {
       try {
         this.#catchUp();

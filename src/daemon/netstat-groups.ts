@@ -21,32 +21,28 @@ export const IPSEC_GROUPS: readonly StatGroup[] = [ipsec('ipsec', 4), ipsec('ips
 
 export const ENGINE_GROUPS: readonly StatGroup[] = [
   ...IPSEC_GROUPS,
-  { name: 'esp', header: 'esp:', lines: ({ host }) => espLines(host.stats.families) },
-  { name: 'ah', header: 'ah:', lines: ({ host }) => ahLines(host.stats.families) },
-  { name: 'ip', header: 'ip:', lines: ({ host }) => ipLines(host.stats.families[4]) },
-  { name: 'ip6', header: 'ip6:', lines: ({ host }) => ipLines(host.stats.families[6]) },
+  { name: 'esp', header: 'esp:', lines: ({ stats }) => espLines(stats.families) },
+  { name: 'ah', header: 'ah:', lines: ({ stats }) => ahLines(stats.families) },
+  { name: 'ip', header: 'ip:', lines: ({ stats }) => ipLines(stats.families[4]) },
+  { name: 'ip6', header: 'ip6:', lines: ({ stats }) => ipLines(stats.families[6]) },
   {
     name: 'icmp',
     header: 'icmp:',
-    lines: ({ host }) => [
+    lines: ({ stats }) => [
       histogram(
         'outhist',
-        { 'destination unreachable': host.stats.families[4].tooBigSent },
+        { 'destination unreachable': stats.families[4].tooBigSent },
         'Output histogram',
       ),
-      count('needfrag', host.stats.families[4].tooBigSent, 'fragmentation needed message(s) sent'),
+      count('needfrag', stats.families[4].tooBigSent, 'fragmentation needed message(s) sent'),
     ],
   },
   {
     name: 'icmp6',
     header: 'icmp6:',
-    lines: ({ host }) => [
-      histogram(
-        'outhist',
-        { 'packet too big': host.stats.families[6].tooBigSent },
-        'Output histogram',
-      ),
-      count('toobig', host.stats.families[6].tooBigSent, 'packet too big message(s) sent'),
+    lines: ({ stats }) => [
+      histogram('outhist', { 'packet too big': stats.families[6].tooBigSent }, 'Output histogram'),
+      count('toobig', stats.families[6].tooBigSent, 'packet too big message(s) sent'),
     ],
   },
 ];
@@ -58,9 +54,9 @@ function ipsec(name: 'ipsec' | 'ipsec6', family: Family): StatGroup {
     name,
     header: `${name}:`,
     lines: (daemon) => {
-      const { stats } = daemon.host;
+      const { stats } = daemon;
       const counters = stats.families[family];
-      const cache = daemon.spd.cacheCounters[family];
+      const cache = daemon.cacheCounters[family];
       return [
         ...ipsecLines('in', counters),
         ...ipsecLines('out', counters),

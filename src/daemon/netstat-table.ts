@@ -22,7 +22,7 @@ export interface StatHistogram {
 export type StatLine = StatCount | StatHistogram;
 
 /** Where the numbers are: a daemon, or a host that was put together without one. */
-export type StatSource = Pick<Daemon, 'host' | 'spd' | 'keys'>;
+export type StatSource = Pick<Daemon, 'stats' | 'cacheCounters' | 'keys'>;
 
 /** What `netstat -s -p NAME` shows. */
 export interface StatGroup {

@@ -30,6 +30,7 @@ export class PfkeySeqpacket {
       socket,
       () => this.close(),
       () => this.#goOn(),
+      () => engine.settle(),
     );
     this.#connection = new PfkeyConnection(this.#outlet, engine, 'linux');
     socket.listen({ readable: () => this.#readable(), writable: () => this.#writable() });
@@ -88,16 +89,19 @@ class Outlet implements PfkeyOutlet {
   readonly #socket: SeqpacketSocket;
   readonly #gone: () => void;
   readonly dumped: () => void;
+  readonly #settle: () => void;
   readonly #queue: Uint8Array[] = [];
 
-  constructor(socket: SeqpacketSocket, gone: () => void, dumped: () => void) {
+  constructor(socket: SeqpacketSocket, gone: () => void, dumped: () => void, settle: () => void) {
     this.#socket = socket;
     this.#gone = gone;
     this.dumped = dumped;
+    this.#settle = settle;
   }
 
   write(octets: Uint8Array): void {
     if (this.isClosed) return;
+    this.#settle();
     this.#queue.push(octets);
     this.waiting += octets.length;
     this.flush();

@@ -15,6 +15,7 @@ const TURN_MAX = 128;
 /** A program on a stream socket: messages follow each other, each as long as its header says. */
 export class PfkeyStream {
   readonly #socket: Socket;
+  readonly #engine: KeyEngine;
   readonly #connection: PfkeyConnection;
   readonly #stats: KeyStats;
   readonly #broken: (why: string) => void;
@@ -29,6 +30,7 @@ export class PfkeyStream {
   /** `broken` is told why a connection is given up because of what it sent. */
   constructor(socket: Socket, engine: KeyEngine, dialect: Dialect, broken: (why: string) => void) {
     this.#socket = socket;
+    this.#engine = engine;
     this.#stats = engine.stats;
     this.#broken = broken;
     const waiting = () => socket.writableLength + this.#unsentLen;
@@ -110,6 +112,7 @@ export class PfkeyStream {
 
   #flush(): void {
     if (this.#unsent.length === 0) return;
+    this.#engine.settle();
     const octets = Buffer.concat(this.#unsent, this.#unsentLen);
     // There may be keys in it.
     for (const one of this.#unsent) one.fill(0);

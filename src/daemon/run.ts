@@ -21,6 +21,7 @@ import { openStateFolder } from './host-files.ts';
 import { addNetstatCommand } from './netstat-command.ts';
 import { startPfkeyServer } from './pfkey-server.ts';
 import { addInetCommands, startServices } from './services.ts';
+import { startThreads, type Threads } from './shards/threads.ts';
 import { statusOf } from './status.ts';
 import { addSysctlCommand, setVariable } from './sysctl-command.ts';
 import { systemEnv } from './system-env.ts';
@@ -82,6 +83,7 @@ export async function runHost(options: RunOptions): Promise<void> {
     const crypto = chooseCrypto(options.crypto);
     const { sequences } = state;
     const daemon = new Daemon({ env, settings, allowLegacy, crypto, sequences });
+    undo.push(() => daemon.ended);
     undo.push(() => daemon.close());
     for (const assignment of options.variables ?? []) setVariable(daemon, assignment);
     const { stopped } = await openSockets(daemon, control, options, undo);
@@ -156,7 +158,8 @@ async function openSockets(
 async function attachHost(daemon: Daemon, options: RunOptions, undo: Undo): Promise<void> {
   const { attach } = options;
   if (attach.kind === 'tun') {
-    daemon.attach(withCapture(attachTun(attach.options), options, daemon, undo));
+    const attachment = withCapture(attachTun(attach.options), options, daemon, undo);
+    daemon.attach(attachment, await startWorkers(daemon, attachment, attach.options, options));
     return;
   }
   const attachment = await attachUser(attach.addresses, attach.endpoints);
@@ -164,6 +167,30 @@ async function attachHost(daemon: Daemon, options: RunOptions, undo: Undo): Prom
   startServices(attachment.inet, attach.services);
   daemon.attach(withCapture<UserAttachment>(attachment, options, daemon, undo));
   addInetCommands(daemon.control!, attachment.inet);
+}
+
+/** None where one thread does everything. */
+async function startWorkers(
+  daemon: Daemon,
+  attachment: HostAttachment,
+  links: TunOptions,
+  { logLevel }: RunOptions,
+): Promise<Threads | undefined> {
+  const { workers: count = 1 } = links;
+  if (count === 1) return undefined;
+  const died = (why: string) => {
+    daemon.env.log('error', why);
+    // Half a host is none: what is diverted stays blocked.
+    setImmediate(() => {
+      throw new Error(why);
+    });
+  };
+  try {
+    return await startThreads({ count, links, crypto: daemon.crypto.name, logLevel, died });
+  } catch (error) {
+    attachment.close();
+    throw error;
+  }
 }
 
 function withCapture<A extends HostAttachment>(

@@ -1,6 +1,7 @@
 import { DROPS } from '../base/drop.ts';
 import type { Side } from '../engine/stats.ts';
 import type { Daemon } from './daemon.ts';
+import type { ShardStatus } from './shards/shards.ts';
 
 /** What `testudo status` shows, and its `--json`. */
 export interface Status {
@@ -19,6 +20,8 @@ export interface Status {
   readonly drops: readonly DropLine[];
   /** Packets that a link had no room for, or could not send. */
   readonly refused: Readonly<Record<string, number>>;
+  /** What each thread has done; none where there is one. */
+  readonly workers: readonly ShardStatus[];
 }
 
 export interface DropLine {
@@ -32,7 +35,8 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
   const { host, attachment, sad, spd, env, crypto } = daemon;
   const states = { larval: 0, mature: 0, dying: 0, dead: 0 };
   for (const sa of sad.all()) states[sa.state]++;
-  const { stats } = host;
+  const { stats, shards } = daemon;
+  const elsewhere = shards?.refusedElsewhere ?? { wire: 0, local: 0 };
   return {
     pid: process.pid,
     version,
@@ -72,10 +76,11 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
         .map(([reason, count]) => ({ side, reason, count, text: DROPS[reason].text })),
     ),
     refused: {
-      wire: attachment.wire.refused,
-      local: attachment.local.refused,
+      wire: attachment.wire.refused + elsewhere.wire,
+      local: attachment.local.refused + elsewhere.local,
       ...(attachment.inspect ? { inspect: attachment.inspect.refused } : {}),
       ...(attachment.socketDevice ? { sockets: attachment.socketDevice.link.refused } : {}),
     },
+    workers: shards?.status(host.stats) ?? [],
   };
 }

@@ -38,7 +38,8 @@ async function trace(daemon: Daemon, args: ControlArgs, stream: ControlStream): 
 
 /**
  * Shows packets that a selector names until the function returned is called. Throws EINVAL for a
- * selector that is none, EBUSY when too many traces are on.
+ * selector that is none, EBUSY when too many traces are on, EOPNOTSUPP where this thread does not
+ * see all packets.
  */
 export function startTrace(
   daemon: Daemon,
@@ -47,6 +48,7 @@ export function startTrace(
   emit: (line: TraceLine) => void,
 ): () => void {
   const { host, keys, env } = daemon;
+  if (daemon.shards) throw new KeyError('EOPNOTSUPP', 'a trace needs a host with --workers 1');
   const tracer = new SamplingTracer({
     ...{ clock: env.clock, filter: parseFilter(selector), perSecond, emit },
     explain: (side, octets) => {

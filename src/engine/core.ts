@@ -15,6 +15,7 @@ import type { PathMtus } from './pmtu.ts';
 import type { Quote } from './quote.ts';
 import type { SaCache } from './sa-cache.ts';
 import type { Settings } from './settings.ts';
+import type { Shard } from './shard.ts';
 import type { SocketEntry, SocketPolicies, Takers } from './socket-policies.ts';
 import { SOCKET_POLICY_ID_MIN } from './socket-rule.ts';
 import { familyOf, type Side, type Stats } from './stats.ts';
@@ -61,6 +62,8 @@ export interface Core {
   deliver: PacketSink;
   /** To sockets of the table; undefined: they get theirs as everybody does. */
   readonly deliverToSockets: SocketSink | undefined;
+  /** Where this engine stands, if it is not the only one of its host. */
+  readonly shard: Shard | undefined;
   /** Who watches packets, if anybody does. */
   tracer?: Tracer | undefined;
   /** Explanations only: sees an incoming packet when the policy has been asked about it. */
@@ -112,9 +115,10 @@ export function nextId(core: Core): number {
 }
 
 /** A packet follows the policy that was found for it; those of sockets have no lifetimes. */
-export function noteUsed({ spd, nowMs, nowWallMs }: Core, policy: Policy | undefined): void {
+export function noteUsed(core: Core, policy: Policy | undefined): void {
   if (policy === undefined || policy.id >= SOCKET_POLICY_ID_MIN) return;
-  spd.used(policy, nowMs, nowWallMs);
+  core.spd.used(policy, core.nowMs, core.nowWallMs);
+  core.shard?.noteUsed(policy);
 }
 
 /** A batch begins. */

@@ -110,6 +110,7 @@ export const ADVICE: Readonly<Record<DropReason, Advice>> = {
     text: 'let the sender have the error message that was sent back (firewalls drop it), or send less at a time, or clear DF',
   },
   'packet-too-long': packet('send less at a time: protection has no room left'),
+  'shard-full': host('nothing, if it is rare; otherwise more SAs, so that workers share the load'),
   'no-room': host('nothing, if it is rare; otherwise avoid fragments by a smaller MTU'),
 };
 

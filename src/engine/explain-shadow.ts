@@ -113,6 +113,7 @@ export class Shadow {
       transmit: keep(this.traces.sent),
       deliver: keep(this.traces.delivered),
       deliverToSockets: undefined,
+      shard: undefined,
       checked: (flight, verdict) => this.checked?.(flight, verdict),
       askedSocket: (socket, p, cursor, found) => {
         this.traces.asked = { octets: p.slice(cursor.at, cursor.end), found, socket };

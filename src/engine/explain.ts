@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts';
 import { DROPS, type DropReason } from '../base/drop.ts';
-import { describe } from '../sad/sad.ts';
+import { describe } from '../sad/sa-checks.ts';
 import { Cursor, decode } from '../wire/cursor.ts';
 import { dissect } from '../wire/dissect.ts';
 import * as icmp from '../wire/icmp.ts';

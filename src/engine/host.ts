@@ -1,6 +1,7 @@
 import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Env } from '../base/env.ts';
+import type { Sa } from '../sad/sa.ts';
 import type { Sad } from '../sad/sad.ts';
 import type { Spd } from '../spd/spd.ts';
 import { u16 } from '../wire/bytes.ts';
@@ -11,20 +12,21 @@ import {
   type PacketSink,
   packetFrom,
 } from '../wire/packet.ts';
-import { type Core, type Events, noteDrop, type SocketSink } from './core.ts';
+import { type Core, type Events, noteDrop, type SocketSink, type UdpEndpoint } from './core.ts';
 import { Explainer, type ExplainOptions, sideOf } from './explain.ts';
 import type { Explanation } from './explanation.ts';
 import { Hold, type HoldOptions } from './hold.ts';
 import { overhear } from './icmp-error.ts';
 import { Input } from './input.ts';
 import { IvSource } from './iv.ts';
-import { sendKeepalives } from './natt.ts';
+import { follow, sendKeepalives } from './natt.ts';
 import { Output, type OutputSource } from './output.ts';
 import { type Path, PathMtus } from './pmtu.ts';
 import { Quote } from './quote.ts';
 import { Reassembly } from './reassembly.ts';
 import { SaCache } from './sa-cache.ts';
 import { defaultSettings, type Settings } from './settings.ts';
+import type { Shard, Way } from './shard.ts';
 import { type SocketEnds, SocketEntry, SocketPolicies } from './socket-policies.ts';
 import { type Protection, protectionOf } from './socket-status.ts';
 import { type Side, Stats } from './stats.ts';
@@ -71,6 +73,8 @@ export interface HostOptions {
   readonly forwards?: boolean;
   /** How many packets may wait for SAs, and for how long. */
   readonly hold?: Omit<HoldOptions, 'dropped'>;
+  /** Where it stands, if it is not the only engine of its host. */
+  readonly shard?: Shard;
 }
 
 /**
@@ -135,6 +139,7 @@ export class Host {
       transmit: options.transmit,
       deliver: options.deliver,
       deliverToSockets: options.deliverToSockets,
+      shard: options.shard,
     };
     this.#own = new Transmitter(this.#core, 'wire');
     this.#outgoing = this.#reassembly('out');
@@ -202,12 +207,16 @@ export class Host {
     assert(this.#outputDepth < NESTING_MAX, 'sinks and output do not call each other for ever');
     const depth = this.#outputDepth++;
     this.#core.tracer?.seen('out', packets, count);
-    this.#outputs[depth] ??= new Output(this.#core, this.#outgoing);
     try {
-      this.#outputs[depth]!.run(packets, count, source);
+      this.#outputAt(depth).run(packets, count, source);
     } finally {
       this.#outputDepth--;
     }
+  }
+
+  #outputAt(depth: number): Output {
+    this.#outputs[depth] ??= new Output(this.#core, this.#outgoing);
+    return this.#outputs[depth];
   }
 
   /**
@@ -218,12 +227,49 @@ export class Host {
     assert(this.#inputDepth < NESTING_MAX, 'sinks and input do not call each other for ever');
     const depth = this.#inputDepth++;
     this.#core.tracer?.seen('in', packets, count);
-    this.#inputs[depth] ??= new Input(this.#core, this.#incoming);
     try {
-      this.#inputs[depth]!.run(packets, count);
+      this.#inputAt(depth).run(packets, count);
     } finally {
       this.#inputDepth--;
     }
+  }
+
+  /**
+   * Packets that another shard has decided about, 64 at most: the layers that `way` leaves in their
+   * flights are put on. Where it leaves none, they are decided about anew.
+   */
+  resumeOutput(packets: readonly Packet[], count: number, way: Way): void {
+    assert(this.#outputDepth < NESTING_MAX, 'shards do not call each other');
+    const depth = this.#outputDepth++;
+    try {
+      this.#outputAt(depth).resume(packets, count, way);
+    } finally {
+      this.#outputDepth--;
+    }
+  }
+
+  /**
+   * Packets from the wire, 64 at most, that another shard has begun with: `way` leaves in their
+   * flights the layers that are off. `isFinal`: it was the main shard, so that nobody knows better.
+   */
+  resumeInput(packets: readonly Packet[], count: number, way: Way, isFinal: boolean): void {
+    assert(this.#inputDepth < NESTING_MAX, 'shards do not call each other');
+    const depth = this.#inputDepth++;
+    try {
+      this.#inputAt(depth).resume(packets, count, way, isFinal);
+    } finally {
+      this.#inputDepth--;
+    }
+  }
+
+  /** Another shard has seen that the peer of an SA, behind a NAT, is at another place now. */
+  natMoved(sa: Sa, to: UdpEndpoint): void {
+    follow(this.#core, sa, to);
+  }
+
+  #inputAt(depth: number): Input {
+    this.#inputs[depth] ??= new Input(this.#core, this.#incoming);
+    return this.#inputs[depth];
   }
 
   /**
@@ -252,6 +298,16 @@ export class Host {
     return packets.map((octets) => {
       return explainer.explain(side === 'auto' ? sideOf(this.#core, octets) : side, octets);
     });
+  }
+
+  /** Changes with `paths`. */
+  get pathsGeneration(): number {
+    return this.#core.paths.generation;
+  }
+
+  /** Another shard knows better. */
+  set paths(paths: readonly Path[]) {
+    this.#core.paths.become(paths);
   }
 
   /** Packets that wait for an SA. */

@@ -1,13 +1,13 @@
-import { ADDRESS_LEN, isUnspecified } from '../base/address.ts';
+import { ADDRESS_LEN } from '../base/address.ts';
+import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
 import { Sa } from '../sad/sa.ts';
 import * as ahHeader from '../wire/ah.ts';
-import { equal, u8, u32 } from '../wire/bytes.ts';
+import { u8, u32 } from '../wire/bytes.ts';
 import * as checksum from '../wire/checksum.ts';
 import { type Cursor, decode } from '../wire/cursor.ts';
 import * as espHeader from '../wire/esp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
-import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
@@ -18,25 +18,26 @@ import { type Core, noteDrop, noteUsed, tick } from './core.ts';
 import { CryptoRound } from './crypto-round.ts';
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
-import { closeGap, finishHeader } from './header.ts';
 import { judgeError } from './icmp-error.ts';
 import { noteMapping } from './natt.ts';
 import { isIcmpError } from './quote.ts';
 import type { Reassembly } from './reassembly.ts';
+import type { Way } from './shard.ts';
 import { SocketDelivery } from './socket-delivery.ts';
 import type { Takers } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
-import { decapsulate, ecnRule } from './tunnel.ts';
+import { isForeign, leaveTransport, leaveTunnel } from './unwrap.ts';
 
 /**
  * What to do next with a packet: open its outermost layer, or hand it on because it has none for
  * us.
  */
-type Step = 'open' | 'done' | 'wait' | { readonly drop: DropReason };
+type Step = 'open' | 'done' | 'wait' | 'elsewhere' | { readonly drop: DropReason };
 
 const OPEN: Step = 'open';
 const DONE: Step = 'done';
 const WAIT: Step = 'wait';
+const ELSEWHERE: Step = 'elsewhere';
 
 /**
  * From the wire to the local side, a batch at a time:
@@ -54,6 +55,8 @@ export class Input {
   readonly #crypto = new CryptoRound();
   readonly #transmitter: Transmitter;
   readonly #toSockets: SocketDelivery;
+  /** The batch is from the main shard: what it could not know, nobody does. */
+  #isFinal = false;
 
   constructor(core: Core, reassembly: Reassembly) {
     this.#core = core;
@@ -66,6 +69,21 @@ export class Input {
     for (let from = 0; from < count; from += BATCH_MAX) {
       this.#batch(packets, from, Math.min(count, from + BATCH_MAX));
     }
+  }
+
+  /** Packets that another shard has begun with, `BATCH_MAX` at most. */
+  resume(packets: readonly Packet[], count: number, way: Way, isFinal: boolean): void {
+    assert(count <= BATCH_MAX, 'one batch');
+    this.#isFinal = isFinal;
+    tick(this.#core);
+    for (let i = 0; i < count; i++) {
+      const flight = this.#flights[i]!;
+      flight.begin(packets[i]!, false);
+      if (way(i, flight) === 'gone') this.#drop(flight, 'sa-not-usable');
+      else this.#read(flight);
+    }
+    this.#finish(count);
+    this.#isFinal = false;
   }
 
   #batch(packets: readonly Packet[], from: number, to: number): void {
@@ -84,6 +102,12 @@ export class Input {
         leader = flight;
       }
     }
+    this.#finish(count);
+  }
+
+  /** What comes after the headers of the packets have been read. */
+  #finish(count: number): void {
+    const flights = this.#flights;
     while (this.#openRound(count)) {}
     let before: Flight | undefined;
     for (let i = 0; i < count; i++) {
@@ -95,6 +119,7 @@ export class Input {
     }
     this.#transmitter.flush();
     this.#toSockets.flush();
+    this.#core.shard?.flush();
   }
 
   #begin(flight: Flight, packet: Packet): void {
@@ -126,6 +151,7 @@ export class Input {
    * so the SAs of the last fragment are those of the whole datagram.
    */
   #reassemble(flight: Flight): void {
+    if (this.#isWorker) return this.#refer(flight);
     const { packet, cursor } = flight;
     const { nowMs } = this.#core;
     const whole = this.#reassembly.add(packet.bytes, cursor, nowMs, usedSas(flight));
@@ -161,6 +187,10 @@ export class Input {
       if (step === OPEN) {
         flight.opening = true;
         jobs++;
+      } else if (step === ELSEWHERE) {
+        this.#passOn(flight);
+      } else if (this.#isWorker && this.#mayKnowBetter(flight)) {
+        this.#refer(flight);
       } else if (step === DONE) {
         flight.finished = true;
       } else if (step === WAIT) {
@@ -195,6 +225,7 @@ export class Input {
   #prepare(flight: Flight): Step {
     const { packet, cursor } = flight;
     const p = packet.bytes;
+    flight.sa = undefined;
     flight.udpSport = 0;
     flight.udpDport = 0;
     if (cursor.isFragment) return DONE;
@@ -237,9 +268,7 @@ export class Input {
     }
     flight.packet.end = end;
     const wrong = esp.prepareOpen(flight, sa, espAt);
-    if (wrong !== undefined) return { drop: wrong };
-    flight.sa = sa;
-    return OPEN;
+    return wrong === undefined ? OPEN : { drop: wrong };
   }
 
   #prepareAh(flight: Flight, ahAt: number): Step {
@@ -249,9 +278,7 @@ export class Input {
     const sa = this.#find(flight, 'ah', ahHeader.spi(p, ahAt));
     if (!(sa instanceof Sa)) return sa;
     const wrong = ah.prepareOpen(flight, sa, ahAt);
-    if (wrong !== undefined) return { drop: wrong };
-    flight.sa = sa;
-    return OPEN;
+    return wrong === undefined ? OPEN : { drop: wrong };
   }
 
   #find(flight: Flight, protocol: 'esp' | 'ah', spi: number): Sa | Step {
@@ -259,10 +286,38 @@ export class Input {
     const len = ADDRESS_LEN[cursor.family];
     const sa = this.#core.sad.inbound(protocol, spi, packet.bytes, cursor.dstAt, len);
     if (sa === undefined) return dropOutermost(flight, 'no-sa-for-spi');
-    if (sa.isUsable) return sa;
+    const { shard } = this.#core;
+    if (sa.isUsable) {
+      flight.sa = sa;
+      return shard !== undefined && shard.self !== sa.owner ? ELSEWHERE : sa;
+    }
     // Whoever answered a key exchange may use the new keys before they are here (RFC 7296 §2.8).
     if (sa.state === 'larval' && flight.layerCount === 0) return WAIT;
     return { drop: 'sa-not-usable' };
+  }
+
+  get #isWorker(): boolean {
+    const { shard } = this.#core;
+    return shard !== undefined && shard.self !== 0;
+  }
+
+  /** Of a packet as it came, and that no SA of ours is there for: whether main knows more of it. */
+  #mayKnowBetter(flight: Flight): boolean {
+    return flight.sa === undefined && flight.layerCount === 0 && !this.#isFinal;
+  }
+
+  /** Another shard owns the SA that comes next. */
+  #passOn(flight: Flight): void {
+    if (!this.#core.shard!.passInput(flight)) return this.#drop(flight, 'shard-full');
+    flight.active = false;
+    this.#release(flight);
+  }
+
+  /** Only the main shard can deal with it. */
+  #refer(flight: Flight): void {
+    if (!this.#core.shard!.referInput(flight)) return this.#drop(flight, 'shard-full');
+    flight.active = false;
+    this.#release(flight);
   }
 
   /** Its SA has no keys yet: the packet comes again, as it was, when it has. */
@@ -323,40 +378,10 @@ export class Input {
     if (flight.udpDport !== 0) noteMapping(this.#core, flight, sa);
     this.#count(flight, sa, payloadEnd - payloadAt);
     packet.end = payloadEnd;
-    const bad = tunnel
-      ? this.#leaveTunnel(flight, sa, payloadAt, next)
-      : this.#leaveTransport(flight, headersEnd, payloadAt, next);
+    const bad = tunnel ? leaveTunnel(this.#core, flight, sa) : leaveTransport(flight, headersEnd);
     if (bad !== undefined) return this.#drop(flight, bad);
     this.#read(flight);
     if (flight.active && !tunnel && flight.udpDport !== 0) esp.repairChecksum(flight);
-  }
-
-  #leaveTransport(
-    flight: Flight,
-    headersEnd: number,
-    payloadAt: number,
-    next: number,
-  ): DropReason | undefined {
-    const { packet, cursor } = flight;
-    const gap = payloadAt - headersEnd;
-    const { protocolAt } = cursor;
-    closeGap(packet, cursor, headersEnd, gap);
-    finishHeader(packet, cursor, protocolAt + gap, next);
-    return undefined;
-  }
-
-  #leaveTunnel(flight: Flight, sa: Sa, innerAt: number, next: number): DropReason | undefined {
-    const { packet, cursor } = flight;
-    const p = packet.bytes;
-    const outerEcn =
-      3 & (cursor.family === 4 ? ipv4.tos(p, cursor.at) : ipv6.trafficClass(p, cursor.at));
-    const ecn = ecnRule(sa, this.#core.settings);
-    const family = next === PROTO.IPIP ? 4 : 6;
-    // The fragments were the tunnel's; what was in it has never been cut.
-    packet.fragmentMax = 0;
-    const bad =
-      family === 4 ? ipv4.check(p, innerAt, packet.end) : ipv6.check(p, innerAt, packet.end);
-    return bad ?? decapsulate(packet, innerAt, family, outerEcn, ecn);
   }
 
   #count(flight: Flight, sa: Sa, payloadLen: number): void {
@@ -367,6 +392,10 @@ export class Input {
   #judge(flight: Flight, before: Flight | undefined): void {
     const core = this.#core;
     const { packet, cursor } = flight;
+    if (this.#isWorker) {
+      const isForMain = core.shard!.mainDelivers || isIcmpError(packet.bytes, cursor);
+      if (isForMain) return this.#refer(flight);
+    }
     if (before?.passed && core.checked === undefined && checkedAs(flight, before)) {
       return this.#deliver(flight);
     }
@@ -424,17 +453,6 @@ export class Input {
     if (flight.owned) this.#core.arena.give(flight.packet);
     flight.owned = false;
   }
-}
-
-/**
- * ESP in transport mode does not cover the source address, so somebody on the way may have changed
- * it; a NAT may do so. An SA without a source is for all.
- */
-function isForeign(flight: Flight, sa: Sa): boolean {
-  const { src, encapsulation } = sa.spec;
-  if (encapsulation !== undefined || isUnspecified(src)) return false;
-  const { packet, cursor } = flight;
-  return !equal(packet.bytes, cursor.srcAt, src.bytes, 0, src.bytes.length);
 }
 
 /** What a tunnel carries may be between others, and is then none of our business. */

@@ -32,6 +32,11 @@ export function noteMapping(core: Core, flight: Flight, sa: Sa): void {
   const now = { address: addressFrom(cursor.family, packet.bytes, cursor.srcAt), port: udpSport };
   core.stats.natMappings++;
   core.events.natMapping?.(sa, known, now);
+  follow(core, sa, now);
+}
+
+/** From now on the peer that an SA receives from is known to be there. */
+export function follow(core: Core, sa: Sa, now: UdpEndpoint): void {
   sa.seenAt = now;
   if (core.settings.followNat) moveTo(core, sa, now);
 }
@@ -40,7 +45,9 @@ export function noteMapping(core: Core, flight: Flight, sa: Sa): void {
 function moveTo(core: Core, sa: Sa, peer: UdpEndpoint): void {
   const { src, dst, encapsulation } = sa.spec;
   for (const outbound of core.sad.between('esp', dst, src)) {
-    if (outbound.spec.encapsulation?.dstPort === encapsulation!.srcPort) outbound.peer = peer;
+    if (outbound.spec.encapsulation?.dstPort !== encapsulation!.srcPort) continue;
+    outbound.peer = peer;
+    core.shard?.peerMoved(outbound);
   }
 }
 

@@ -16,6 +16,7 @@ import { mayReport, tooBig, writeError } from './icmp.ts';
 import { LookAhead } from './look-ahead.ts';
 import type { Reassembly } from './reassembly.ts';
 import { mayLead, stampRow } from './row.ts';
+import type { Shard, Way } from './shard.ts';
 import type { SocketEntry } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
 import { encapsulate, innerProtocol, outerDf } from './tunnel.ts';
@@ -65,6 +66,26 @@ export class Output {
     }
   }
 
+  /** Packets that another shard has decided about, `BATCH_MAX` at most. */
+  resume(packets: readonly Packet[], count: number, way: Way): void {
+    assert(count <= BATCH_MAX, 'one batch');
+    this.#source = 'host';
+    tick(this.#core);
+    const flights = this.#flights;
+    let layers = 0;
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      flight.begin(packets[i]!, false);
+      const found = way(i, flight);
+      if (found === 'anew') flight.begin(packets[i]!, false);
+      const bad = found === 'gone' ? 'no-sa' : read(flights, i, i + 1);
+      if (bad !== undefined) this.#drop(flight, bad);
+      else if (found === 'anew') this.#decide(flight, undefined);
+      if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
+    }
+    this.#finish(flights, count, layers);
+  }
+
   #batch(packets: readonly Packet[], from: number, to: number): void {
     tick(this.#core);
     const flights = this.#flights;
@@ -91,8 +112,11 @@ export class Output {
 
   /** What comes after the decision, which is the same for all that the flights hold. */
   #finish(flights: readonly Flight[], count: number, layers: number): void {
-    const { stats, sockets } = this.#core;
-    for (let layer = 0; layer < layers; layer++) this.#seal(flights, count, layer);
+    const { stats, sockets, shard } = this.#core;
+    for (let layer = 0; layer < layers; layer++) {
+      if (shard !== undefined) this.#passOn(shard, flights, count, layer);
+      this.#seal(flights, count, layer);
+    }
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.active) continue;
@@ -110,6 +134,7 @@ export class Output {
       }
     }
     this.#transmitter.flush();
+    shard?.flush();
   }
 
   /** Whether a packet of the batch goes as the one before it, without a flight of its own. */
@@ -136,11 +161,15 @@ export class Output {
     if (before !== undefined && decideAs(flight, before)) return;
     if (this.#source !== 'host' && !this.#attribute(flight, this.#source)) return;
     let verdict = decideOutput(core, flight);
-    if (verdict === 'reassemble') {
+    if (verdict === 'reassemble' && !isWorker(core.shard)) {
       if (!this.#reassemble(flight)) return;
       verdict = decideOutput(core, flight);
       // Only a fragment within a fragment still is one.
       if (verdict === 'reassemble') return this.#drop(flight, 'bad-option');
+    }
+    const { shard } = core;
+    if (isWorker(shard) && (verdict !== 'protect' || flight.lacks.length > 0)) {
+      return this.#refer(shard, flight);
     }
     noteUsed(core, flight.policy);
     const isNegotiated = flight.lacks.length > 0 && announceMissing(core, flight);
@@ -168,7 +197,7 @@ export class Output {
       count++;
     };
     const bad =
-      fragment(packet, cursor, packet.fragmentMax, id, take, emit) ?? read(flights, count);
+      fragment(packet, cursor, packet.fragmentMax, id, take, emit) ?? read(flights, 0, count);
     if (bad !== undefined) {
       for (let i = 0; i < count; i++) arena.give(flights[i]!.packet);
       return this.#drop(whole, bad);
@@ -176,6 +205,32 @@ export class Output {
     arena.give(packet);
     for (let i = 0; i < count; i++) takeWay(flights[i]!, whole);
     this.#finish(flights, count, whole.layerCount);
+  }
+
+  /** The packets whose next SA another shard owns are that one's from here on. */
+  #passOn(shard: Shard, flights: readonly Flight[], count: number, layer: number): void {
+    const { sockets, arena, nowWallMs } = this.#core;
+    for (let i = 0; i < count; i++) {
+      const flight = flights[i]!;
+      if (!flight.active || layer >= flight.layerCount) continue;
+      if (flight.layers[layer]!.sa.owner === shard.self) continue;
+      if (!shard.passOutput(flight, layer)) {
+        this.#drop(flight, 'shard-full');
+        continue;
+      }
+      if (flight.socket) sockets.noteUse(flight.socket, 'out', flight, nowWallMs);
+      if (flight.owned) arena.give(flight.packet);
+      flight.owned = false;
+      flight.active = false;
+    }
+  }
+
+  /** Only the main shard can deal with it. */
+  #refer(shard: Shard, flight: Flight): void {
+    if (!shard.referOutput(flight)) return this.#drop(flight, 'shard-full');
+    flight.active = false;
+    // It is counted where it is decided.
+    this.#core.stats.of(flight.packet).outPackets--;
   }
 
   /** Whose packet it is; false if it goes no further, or not yet. */
@@ -323,13 +378,17 @@ export class Output {
 }
 
 /** What is wrong with the first of these packets that cannot be read; undefined: nothing. */
-function read(flights: readonly Flight[], count: number): DropReason | undefined {
-  for (let i = 0; i < count; i++) {
+function read(flights: readonly Flight[], from: number, to: number): DropReason | undefined {
+  for (let i = from; i < to; i++) {
     const { packet, cursor } = flights[i]!;
     const bad = decode(packet.bytes, packet.at, packet.end, cursor);
     if (bad !== undefined) return bad;
   }
   return undefined;
+}
+
+function isWorker(shard: Shard | undefined): shard is Shard {
+  return shard !== undefined && shard.self !== 0;
 }
 
 /** Fragments of different senders are never put together. */

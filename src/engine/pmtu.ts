@@ -49,6 +49,18 @@ export class PathMtus {
     return this.#paths.size;
   }
 
+  /** Changes with every change. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** Forgets what it knows, and knows what somebody else has learned. */
+  become(paths: readonly Path[]): void {
+    this.#paths.clear();
+    for (const path of paths) this.#paths.set(formatAddress(path.destination), path);
+    this.#generation++;
+  }
+
   /** The same knowledge, which then goes its own way. */
   copy(): PathMtus {
     const copy = new PathMtus();

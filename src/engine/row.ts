@@ -27,6 +27,7 @@ export function mayLead(core: Core, flight: Flight): boolean {
   const { packet, cursor, socket } = flight;
   const { sa, tunnel } = flight.layers[0]!;
   const { spec } = sa;
+  if (core.shard !== undefined && sa.owner !== core.shard.self) return false;
   if (socket !== undefined || spec.esp === undefined || spec.padding === 'random') return false;
   const outer = tunnel ? spec.src.family : cursor.family;
   // A UDP checksum over what is sealed.

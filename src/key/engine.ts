@@ -48,6 +48,11 @@ export interface KeyEngineOptions {
    * promises must be true by then. Throws KeyError when it cannot be made true.
    */
   readonly applied?: () => void;
+  /**
+   * Called when replies go out, of several requests at once where they came so: what takes longer
+   * for each than for all must be true by then.
+   */
+  readonly settled?: () => void;
   /** The policies that this engine's will replace; see `stage.ts`. */
   readonly previous?: Spd;
   /** The first reqid to give out by itself. */
@@ -73,6 +78,7 @@ export class KeyEngine {
   readonly #closed: Session[] = [];
   readonly #takesAway: (() => void) | undefined;
   readonly #applied: (() => void) | undefined;
+  readonly #settled: (() => void) | undefined;
   #requests = 0;
   #refusals = 0;
 
@@ -81,6 +87,7 @@ export class KeyEngine {
     const slab = new Slab();
     this.#takesAway = options.takesAway;
     this.#applied = options.applied;
+    this.#settled = options.settled;
     this.context = {
       ...options,
       crypto: LazyCrypto.around(options.crypto),
@@ -94,6 +101,11 @@ export class KeyEngine {
 
   get counters(): KeyCounters {
     return { clients: this.#sessions.size, requests: this.#requests, refusals: this.#refusals };
+  }
+
+  /** To be called before replies, or anything that is said of changes, go out to a program. */
+  settle(): void {
+    this.#settled?.();
   }
 
   /** A program has opened a PF_KEY socket. */

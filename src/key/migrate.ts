@@ -7,7 +7,7 @@ import {
 } from '../base/address.ts';
 import { KeyError } from '../base/error.ts';
 import type { Sa, SaSpec } from '../sad/sa.ts';
-import { describe } from '../sad/sad.ts';
+import { describe } from '../sad/sa-checks.ts';
 import { describeSelector, type PolicySpec, type Request } from '../spd/policy.ts';
 import type { PolicyRequest } from '../wire/pfkey-message.ts';
 import { MODE, saTypeOfProto } from '../wire/pfkey-table.ts';

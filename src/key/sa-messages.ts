@@ -1,7 +1,7 @@
 import { KeyError } from '../base/error.ts';
 import type { Sa, SaProtocol } from '../sad/sa.ts';
+import { describe } from '../sad/sa-checks.ts';
 import { viewOf } from '../sad/sa-view.ts';
-import { describe } from '../sad/sad.ts';
 import { extension, type Message, type SaType } from '../wire/pfkey-message.ts';
 import type { Answer, Dump, Handler, KeyContext } from './context.ts';
 import { dumpFilterOf } from './dump-filter.ts';

@@ -1,7 +1,8 @@
 import { KeyError } from '../base/error.ts';
 import type { Settings } from '../engine/settings.ts';
 import { flag, int, type Variable } from '../engine/sysctl.ts';
-import { type Sad, SPI_MIN } from '../sad/sad.ts';
+import { SPI_MIN } from '../sad/sa-checks.ts';
+import type { Sad } from '../sad/sad.ts';
 import type { KeySettings } from './settings.ts';
 
 const SPI_MAX = 0xffff_ffff;

@@ -75,15 +75,23 @@ export interface SaSpec {
   readonly origin: 'file' | 'client';
 }
 
+/** Knows what has become of SAs that another shard of the host uses (see `Sa.owner`). */
+export interface SaKeeper {
+  usage(sa: Sa, addedMs: number): Usage;
+  firstUseWallMs(sa: Sa): number;
+  sentSeq(sa: Sa): number;
+  /** The highest sequence number that has come in. */
+  replayTop(sa: Sa): number;
+}
+
 const SEQ_SOFT = 0.8;
 
 /** A security association: one direction, one protocol, one pair of addresses. */
 export class Sa {
   spec: SaSpec;
   state: SaState;
-  /** Wall-clock milliseconds, for what people are shown; 0 is never. */
+  /** Wall-clock milliseconds, for what people are shown. */
   readonly addedWallMs: number;
-  firstUseWallMs = 0;
   /** Packets dropped because of this SA, by what was wrong. */
   replays = 0;
   badIcvs = 0;
@@ -104,6 +112,14 @@ export class Sa {
   moment: number;
   /** See `Sad.retire`. */
   isRetired = false;
+  /**
+   * Which shard of a host uses it: nobody else takes its sequence numbers, moves its window or
+   * counts for it. And the number by which all shards know it; -1: there is one shard.
+   */
+  owner = 0;
+  slot = -1;
+  /** Tells what its owner has done with it, where that is another shard. */
+  keeper: SaKeeper | undefined;
 
   /** Where a peer behind a NAT is now, if not where `spec` says: the outer datagrams go there. */
   peer: { readonly address: Address; readonly port: number } | undefined;
@@ -118,6 +134,7 @@ export class Sa {
   readonly #world: SaWorld;
   // What an SA needs from its first packet on is made then: most of a large table are idle.
   #usage: Counting | undefined;
+  #firstUseWallMs = 0;
   #replay: ReplayWindow | undefined;
   #lease: SequenceLease | undefined;
   #nextSeq = 1;
@@ -141,17 +158,33 @@ export class Sa {
   }
 
   get usage(): Usage {
+    if (this.keeper !== undefined) return this.keeper.usage(this, this.#addedMs);
     return this.#usage ?? noUsage(this.#addedMs);
   }
 
-  /** Which packets have come in. */
+  /** Wall-clock milliseconds; 0: never. */
+  get firstUseWallMs(): number {
+    return this.keeper?.firstUseWallMs(this) ?? this.#firstUseWallMs;
+  }
+
+  /** The highest sequence number that has come in. */
+  get replayTop(): number {
+    return this.keeper?.replayTop(this) ?? this.#replay?.top ?? 0;
+  }
+
+  /**
+   * Which packets have come in. Of an SA that another shard owns: a window that has seen all up to
+   * the top.
+   */
   get replay(): ReplayWindow {
+    if (this.keeper !== undefined) return this.#replaySeen();
     this.#replay ??= new ReplayWindow(this.spec.replayPackets, this.spec.esn);
     return this.#replay;
   }
 
   /** The last sequence number sent; 0 before the first. */
   get sentSeq(): number {
+    if (this.keeper !== undefined) return this.keeper.sentSeq(this);
     return this.#lease ? this.#nextSeq - 1 : 0;
   }
 
@@ -187,6 +220,7 @@ export class Sa {
    * left (they never wrap, RFC 4303 §3.3.3), -2 when they could not be reserved durably.
    */
   takeSeq(count: number): number {
+    assert(this.keeper === undefined, 'sequence numbers are taken by their owner');
     this.changing();
     if (!this.#lease) {
       this.#lease = this.#world.sequences.lease(this.#seqMaterial());
@@ -237,7 +271,7 @@ export class Sa {
     const usage = this.#usage;
     if (usage.firstUseMs < 0) {
       usage.firstUseMs = nowMs;
-      this.firstUseWallMs = wallMs;
+      this.#firstUseWallMs = wallMs;
     }
     usage.packets += packets;
     usage.bytes += bytes;
@@ -249,7 +283,9 @@ export class Sa {
    * had come in yet.
    */
   copy(spec: SaSpec, freshWindow: boolean): Sa {
-    const lease = { start: this.#lease ? this.#nextSeq : 1, release: () => {} };
+    const isKept = this.keeper !== undefined;
+    const hasSent = this.#lease !== undefined || this.sentSeq > 0;
+    const lease = { start: hasSent ? this.sentSeq + 1 : 1, release: () => {} };
     const isRefused = this.#isRefused;
     const other = new Sa(spec, this.state, {
       serial: this.serial,
@@ -261,16 +297,17 @@ export class Sa {
         outOfSeq: () => {},
       },
     });
-    if (this.#usage !== undefined) other.#usage = { ...this.#usage };
-    if (this.#replay !== undefined && !freshWindow) other.#replay = this.#replay.copy();
-    if (this.#lease) {
+    if (this.#usage !== undefined || isKept) other.#usage = { ...this.usage };
+    if (isKept && !freshWindow) other.#replay = this.#replaySeen();
+    else if (this.#replay !== undefined && !freshWindow) other.#replay = this.#replay.copy();
+    if (hasSent) {
       // What was sent before is known of the copy too.
       other.#lease = other.#world.sequences.lease([]);
       other.#nextSeq = lease.start;
       other.#seqLimit = lease.start;
     }
     other.#ivMask = this.#ivMask;
-    other.firstUseWallMs = this.firstUseWallMs;
+    other.#firstUseWallMs = this.firstUseWallMs;
     other.peer = this.peer;
     other.seenAt = this.seenAt;
     return other;
@@ -285,6 +322,12 @@ export class Sa {
     this.spec.ah?.wipe();
     this.spec.keys.authKey.fill(0);
     this.spec.keys.encryptKey.fill(0);
+  }
+
+  #replaySeen(): ReplayWindow {
+    const window = new ReplayWindow(this.spec.replayPackets, this.spec.esn);
+    if (this.replayTop > 0) window.startAt(this.replayTop);
+    return window;
   }
 
   /** Everything that decides whether two packets would be sealed under the same key and nonce. */

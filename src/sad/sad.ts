@@ -1,4 +1,4 @@
-import { type Address, formatAddress, sameAddress } from '../base/address.ts';
+import type { Address } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
 import { DueHeap } from '../base/due-heap.ts';
 import type { Clock, Random } from '../base/env.ts';
@@ -7,16 +7,13 @@ import { Moments } from '../base/moments.ts';
 import { countReached, dueMs, reached } from './lifetime.ts';
 import { RandomWords } from './random-words.ts';
 import { Sa, type SaMode, type SaProtocol, type SaSpec, type SaWorld } from './sa.ts';
+import { checkSpec, checkSpi, describe, sameEnds } from './sa-checks.ts';
 import { SaIndex } from './sa-index.ts';
 import { SaList } from './sa-list.ts';
 import { type SaSize, SaSizes } from './sa-sizes.ts';
 import { type SaFilter, SaSnapshot } from './sa-snapshot.ts';
 import { type SaView, viewOf } from './sa-view.ts';
 import type { SequenceStore } from './sequence.ts';
-
-/** SPIs 1 to 255 are reserved (RFC 4303 §2.1); 0 never goes on the wire. */
-export const SPI_MIN = 0x100;
-export const SPI_MAX = 0xffff_ffff;
 
 /**
  * SAs that all snapshots together may still have to show: each may change or go before, and its old
@@ -38,6 +35,10 @@ export interface SadOptions {
   readonly larvalSeconds?: number;
   /** An SA reached a limit: `soft`, then still usable; `hard`, then already dead. */
   readonly expired?: (sa: Sa, limit: 'soft' | 'hard') => void;
+  /** An SA came, went, retired, or is in another state or has other settings than before. */
+  readonly changed?: (sa: Sa) => void;
+  /** A use of an SA was counted. */
+  readonly counted?: (sa: Sa) => void;
 }
 
 /**
@@ -150,6 +151,7 @@ export class Sad {
     this.#unlink(sa);
     sa.spec = spec;
     this.#link(sa);
+    this.#options.changed?.(sa);
     // A longer soft limit makes it young again.
     const isYoung = !reached(spec.soft, sa.usage, this.#options.clock.monotonicMs());
     if (sa.state === 'dying' && isYoung && !sa.runsOutOfSeq) sa.state = 'mature';
@@ -223,6 +225,7 @@ export class Sad {
     }
     this.#due.delete(sa);
     sa.die();
+    this.#options.changed?.(sa);
   }
 
   /**
@@ -239,6 +242,7 @@ export class Sad {
     this.#index.retire(sa);
     this.#retired.set(sa, this.#options.clock.monotonicMs() + RETIRED_MS);
     this.#schedule(sa);
+    this.#options.changed?.(sa);
     const [oldest] = this.#retired.keys();
     if (this.#retired.size > RETIRED_MAX) this.remove(oldest!);
   }
@@ -311,6 +315,7 @@ export class Sad {
     const first = sa.usage.firstUseMs < 0;
     sa.account(packets, bytes, first ? clock.monotonicMs() : 0, first ? clock.wallMs() : 0);
     if (first) this.#schedule(sa);
+    this.#options.counted?.(sa);
   }
 
   /** Announces the limits of an SA that are now reached; at the hard one it dies. */
@@ -326,6 +331,20 @@ export class Sad {
   account(sa: Sa, packets: number, bytes: number): void {
     this.count(sa, packets, bytes);
     this.settle(sa);
+  }
+
+  /** As `poll`, for an SA that somebody else has counted for. */
+  look(sa: Sa): void {
+    this.#age(sa, this.#options.clock.monotonicMs());
+    this.#schedule(sa);
+  }
+
+  /** What somebody else has found out about the limits of an SA. */
+  become(sa: Sa, state: 'mature' | 'dying'): void {
+    if (sa.state === state) return;
+    sa.changing();
+    sa.state = state;
+    this.generation++;
   }
 
   /**
@@ -357,6 +376,7 @@ export class Sad {
     });
     this.#all.add(sa);
     this.#link(sa);
+    this.#options.changed?.(sa);
     this.#schedule(sa);
     return sa;
   }
@@ -409,6 +429,7 @@ export class Sad {
       sa.changing();
       sa.state = 'dying';
       this.generation++;
+      this.#options.changed?.(sa);
       this.#options.expired?.(sa, 'soft');
     }
   }
@@ -460,33 +481,4 @@ export function misfit(
   if (!sa.isUsable) return 'state';
   if (sa.spec.mode !== mode && sa.spec.mode !== 'any') return 'mode';
   return reqid !== 0 && sa.spec.reqid !== reqid ? 'reqid' : undefined;
-}
-
-/** `esp SPI 0x00001001 to 10.0.0.2`, for messages. */
-export function describe(spec: Pick<SaSpec, 'protocol' | 'spi' | 'dst'>): string {
-  const spi = spec.spi.toString(16).padStart(8, '0');
-  return `${spec.protocol} SPI 0x${spi} to ${formatAddress(spec.dst)}`;
-}
-
-function checkSpi(spi: number): void {
-  if (spi < SPI_MIN || spi > SPI_MAX) {
-    throw new KeyError('EINVAL', `SPI ${spi} is reserved: SPIs from ${SPI_MIN} up are for use`);
-  }
-}
-
-function checkSpec({ spi, src, dst }: SaSpec): void {
-  checkSpi(spi);
-  // Both stand in one IP header.
-  if (src.family !== dst.family) {
-    throw new KeyError(
-      'EINVAL',
-      `source ${formatAddress(src)} and destination ${formatAddress(dst)} are of different families`,
-    );
-  }
-}
-
-function sameEnds(a: SaSpec, b: SaSpec): boolean {
-  const [before, after] = [a.encapsulation, b.encapsulation];
-  const samePorts = before?.srcPort === after?.srcPort && before?.dstPort === after?.dstPort;
-  return samePorts && sameAddress(a.src, b.src) && sameAddress(a.dst, b.dst);
 }

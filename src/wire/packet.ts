@@ -42,6 +42,8 @@ export class Packet {
   follows = false;
   /** Not 0: the packet was put together from fragments, the largest of which had so many octets. */
   fragmentMax = 0;
+  /** How often one shard of a host has passed it to another. */
+  passes = 0;
 
   constructor(bytes: Uint8Array, slotAt: number, slotEnd: number) {
     this.bytes = bytes;
@@ -66,6 +68,7 @@ export class Packet {
     this.end = this.at;
     this.follows = false;
     this.fragmentMax = 0;
+    this.passes = 0;
   }
 
   /** Fills the packet with a copy. The octets must fit behind the headroom. */

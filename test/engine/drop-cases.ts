@@ -12,6 +12,7 @@ import {
   udp,
 } from '../wire/octets.ts';
 import { icmpError, tooBig } from './errors.ts';
+import { casesOfOtherShard } from './other-shard.ts';
 import { type LayerGiven, Pair, type PairOptions } from './pair.ts';
 import { policy, Rig, type RigOptions, request, sa } from './rig.ts';
 
@@ -477,12 +478,12 @@ export const CASES: Record<DropReason, readonly (() => Case)[]> = {
     }),
   ],
   'packet-too-long': [
-    () => ({
-      side: 'out',
-      rig: new Pair([{}]).a,
-      packets: [ipv4Packet({ protocol: 17 }, counting(65_490))],
-    }),
+    () => {
+      const packets = [ipv4Packet({ protocol: 17 }, counting(65_490))];
+      return { side: 'out', rig: new Pair([{}]).a, packets };
+    },
   ],
+  'shard-full': casesOfOtherShard(FOUR),
   'no-room': [
     () => ({
       side: 'out',

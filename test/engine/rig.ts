@@ -6,6 +6,7 @@ import type { Events } from '../../src/engine/core.ts';
 import { Host } from '../../src/engine/host.ts';
 import type { Settings } from '../../src/engine/settings.ts';
 import { defaultSettings } from '../../src/engine/settings.ts';
+import type { Shard } from '../../src/engine/shard.ts';
 import {
   SocketPolicies,
   type SocketPoliciesOptions,
@@ -134,6 +135,7 @@ export interface RigOptions {
   readonly buffers?: number;
   readonly forwards?: boolean;
   readonly sockets?: SocketPoliciesOptions;
+  readonly shard?: Shard | undefined;
 }
 
 /** One host whose two sides are arrays. */
@@ -169,6 +171,7 @@ export class Rig {
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
       ...(options.events === undefined ? {} : { events: options.events }),
       ...(options.buffers === undefined ? {} : { buffers: options.buffers }),
+      ...(options.shard === undefined ? {} : { shard: options.shard }),
       forwards: options.forwards ?? false,
       sockets: new SocketPolicies(options.sockets),
       deliverToSockets: (packets, count, takers) => {

@@ -16,6 +16,9 @@ const CLI = ['../../dist/src/cli/', '../../src/cli/']
 export const TESTUDO = join(CLI ?? '', 'testudo.js');
 export const SETKEY = join(CLI ?? '', 'setkey.js');
 
+/** Runs the same tests over hosts of several threads. */
+const WORKERS = process.env.TESTUDO_TEST_WORKERS;
+
 /** `testudo up` in a namespace, with a setkey file, and our own tools asking it. */
 export class DaemonHost {
   readonly lab: Lab;
@@ -156,7 +159,8 @@ export function fileOf(lab: Lab, space: string): string {
 
 export function upArgs(lab: Lab, space: string): string[] {
   const socket = socketOf(lab, space);
-  return ['--file', fileOf(lab, space), '--socket', socket, '--state', `${socket}.state`];
+  const where = ['--file', fileOf(lab, space), '--socket', socket, '--state', `${socket}.state`];
+  return WORKERS === undefined ? where : [...where, '--workers', WORKERS];
 }
 
 /**

@@ -62,7 +62,8 @@ export async function stop({ child }: Served): Promise<void> {
   await ended;
 }
 
-async function client(lab: Lab, space: string, ...args: readonly string[]) {
+/** Runs a program to its end, and returns the object that it prints. */
+export async function client(lab: Lab, space: string, ...args: readonly string[]) {
   const { stdout, stderr } = await lab.run(space, process.execPath, [TRAFFIC, ...args]);
   if (stdout === '') throw new Error(`${args.join(' ')}: ${stderr}`);
   return JSON.parse(stdout);

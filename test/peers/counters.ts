@@ -15,7 +15,8 @@ export function changes(node: Node, act: () => void): Record<string, number> {
 
 /** Without those of the cache of lookups, which say how and not what. */
 function counters(node: Node): Map<string, number> {
-  const source = { host: node.host, spd: node.spd, keys: node.engine };
+  const { stats } = node.host;
+  const source = { stats, cacheCounters: node.spd.cacheCounters, keys: node.engine };
   const all = new Map<string, number>();
   for (const group of ENGINE_GROUPS) {
     for (const [key, value] of Object.entries(fieldsOf(group.lines(source)))) {

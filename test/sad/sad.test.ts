@@ -3,7 +3,8 @@ import { address } from '../../src/base/address.ts';
 import type { Lifetime } from '../../src/sad/lifetime.ts';
 import { NO_LIMIT } from '../../src/sad/lifetime.ts';
 import type { Sa } from '../../src/sad/sa.ts';
-import { Sad, SPI_MIN } from '../../src/sad/sad.ts';
+import { SPI_MIN } from '../../src/sad/sa-checks.ts';
+import { Sad } from '../../src/sad/sad.ts';
 import { memorySequences } from '../../src/sad/sequence.ts';
 import { type SaOptions, sa, testEnv } from '../engine/rig.ts';
 

@@ -1,5 +1,4 @@
 import { type Address, address } from '../../base/address.ts';
-import type { PacketSink } from '../../wire/packet.ts';
 import type { Link } from '../link.ts';
 import { checkDeviceName } from './device.ts';
 import type { DiversionTable } from './diversion.ts';
@@ -14,6 +13,7 @@ import type { SocketPort } from './redirect-filter.ts';
 import { removeSocketRules } from './socket-device.ts';
 import { openTun, type TunLink } from './tun.ts';
 import { openUdpEncap, type UdpEncap } from './udp.ts';
+import { mergeWire, type RefusingLink } from './wire-link.ts';
 
 export interface AttachOptions {
   /**
@@ -42,6 +42,11 @@ export interface AttachOptions {
   readonly rawIp: boolean;
   /** Whether large packets are exchanged with the kernel. Default `auto`. */
   readonly offload?: OffloadWish;
+  /**
+   * How many threads share the work; 1 if not given. This one reads the part of the first: the
+   * others open theirs by `openShareLinks`, in order, before anything is diverted.
+   */
+  readonly workers?: number;
   /** What must be undone is written here (mode 0600), for a process that comes after a crash. */
   readonly stateFile: string;
 }
@@ -90,10 +95,6 @@ export interface Attachment {
   refresh(): void;
   /** Detaches and undoes all changes; from then on packets go in the clear. */
   close(): void;
-}
-
-export interface RefusingLink extends Link {
-  readonly refusals: ReadonlyMap<string, number>;
 }
 
 /**
@@ -234,13 +235,16 @@ class Attached implements Attachment {
     });
     diverter.open();
     // Also when nothing is read from them: without a socket the kernel would answer what arrives.
-    this.#raw = openRaw({ mark, families: all, protocols: [50, 51] });
+    const { workers = 1 } = this.#options;
+    const share = workers > 1 ? { self: 0, count: workers } : undefined;
+    this.#raw = openRaw({ mark, families: all, protocols: [50, 51], share });
     this.#errors = openErrors({ mark, families: all });
     if (encapPort !== undefined)
-      this.#udp = openUdpEncap({ port: encapPort, mark, families: all, offload });
+      this.#udp = openUdpEncap({ port: encapPort, mark, families: all, offload, share });
     this.#wire = mergeWire(this.#raw, this.#udp, rawIp);
     this.#mtuNow = this.#currentMtu();
-    this.#local = openTun({ name: tun, mtu: this.#mtuNow, offload });
+    const queue = share ? { queue: 'first' as const } : {};
+    this.#local = openTun({ name: tun, mtu: this.#mtuNow, offload, ...queue });
     // Opened packets have sources that are routed elsewhere than to this device, if only one
     // direction is protected.
     setReversePathFilter(tun, '2');
@@ -323,32 +327,6 @@ class Attached implements Attachment {
     const least = this.wireMtu - OVERHEAD_AUTO;
     return Math.max(MTU_MIN, Math.min(MTU_MAX, least));
   }
-}
-
-function mergeWire(raw: RawLink, udp: UdpEncap | undefined, rawIp: boolean): RefusingLink {
-  const sendRaw: PacketSink = (packets, count) => raw.send(packets, count);
-  return {
-    name: 'wire',
-    receive(handler: PacketSink): void {
-      if (rawIp) raw.receive(handler);
-      udp?.receive(handler);
-    },
-    send: udp === undefined ? sendRaw : udp.sendBy(sendRaw),
-    get refused() {
-      return raw.refused + (udp?.refused ?? 0);
-    },
-    get refusals() {
-      const all = new Map(raw.refusals);
-      for (const [reason, count] of udp?.refusals ?? []) {
-        all.set(reason, (all.get(reason) ?? 0) + count);
-      }
-      return all;
-    },
-    close(): void {
-      raw.close();
-      udp?.close();
-    },
-  };
 }
 
 /**

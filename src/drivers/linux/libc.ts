@@ -60,6 +60,7 @@ export interface Libc {
     timeout: Native,
   ) => number;
   readonly poll: (fds: Native, count: number, timeoutMs: number) => number;
+  readonly eventfd: (count: number, flags: number) => number;
   readonly strerror: (errno: number) => string;
   /** The error of the last call that failed. */
   readonly errno: () => number;
@@ -153,6 +154,7 @@ function declare(koffi: typeof Koffi): Libc {
       'int recvmmsg(int fd, uintptr_t messages, unsigned int count, int flags, uintptr_t timeout)',
     ),
     poll: define('int poll(uintptr_t fds, unsigned long count, int timeout)'),
+    eventfd: define('int eventfd(unsigned int count, int flags)'),
     strerror: define('const char *strerror(int errno)'),
     errno: () => koffi.errno(),
     koffi,

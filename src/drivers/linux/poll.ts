@@ -52,7 +52,8 @@ export function watch(c: Libc, fd: number, onReady: () => void): EventWatch {
   };
   const handle = c.koffi.node.poll(fd, events, callback);
   const restart = (): void => {
-    if (watched.has(handle)) handle.start(events, callback);
+    const wantsSome = events.readable || events.writable;
+    if (wantsSome && watched.has(handle)) handle.start(events, callback);
   };
   watched.add(handle);
   return {
@@ -74,15 +75,29 @@ export function watch(c: Libc, fd: number, onReady: () => void): EventWatch {
 export function watchPackets(c: Libc, fd: number, onReady: () => void): Watch {
   const watching = watch(c, fd, onReady);
   packetReaders.set(fd, onReady);
+  packetWatches.add(watching);
+  if (isPaused) watching.want(NOTHING);
   return {
     close(): void {
       packetReaders.delete(fd);
+      packetWatches.delete(watching);
       watching.close();
     },
   };
 }
 
 const packetReaders = new Map<number, () => void>();
+const packetWatches = new Set<EventWatch>();
+const NOTHING: WatchedEvents = { readable: false, writable: false };
+const PACKETS: WatchedEvents = { readable: true, writable: false };
+let isPaused = false;
+
+/** Whether this thread reads no packets until it is told otherwise: the kernel keeps them. */
+export function pausePackets(paused: boolean): void {
+  isPaused = paused;
+  for (const one of packetWatches) one.want(paused ? NOTHING : PACKETS);
+}
+
 /** struct pollfd: the descriptor, what is asked, what is so. */
 const POLLFD_LEN = 8;
 const POLLFD_MAX = 64;
@@ -98,7 +113,7 @@ let pollfds: NativeBlock | undefined;
 export function readArrived(c: Libc): void {
   pollfds ??= nativeBlock(c, POLLFD_LEN * POLLFD_MAX);
   const { view, base } = pollfds;
-  for (let round = 0; round < ROUNDS_MAX; round++) {
+  for (let round = 0; round < ROUNDS_MAX && !isPaused; round++) {
     const readers = [...packetReaders].slice(0, POLLFD_MAX);
     for (const [i, [fd]] of readers.entries()) {
       view.setInt32(POLLFD_LEN * i, fd, true);

@@ -21,6 +21,7 @@ import {
 import { type Libc, libc, SOCK_RAW } from './libc.ts';
 import { RawSender } from './raw-sender.ts';
 import { Receiver, type Source } from './receiver.ts';
+import { type Share, shareOfRaw } from './share.ts';
 import { IPPROTO_IPV6, openSocket } from './socket.ts';
 
 export interface RawOptions {
@@ -38,6 +39,8 @@ export interface RawOptions {
   readonly bufferLen?: number;
   /** Packets that are read at once, 64 at most, which is the default. */
   readonly messages?: number;
+  /** Of what arrives; all if not given. */
+  readonly share?: Share | undefined;
 }
 
 export interface RawLink extends Link {
@@ -192,6 +195,10 @@ function open(
     bufferLen: options.bufferLen ?? 8 << 20,
     on,
     icmpTypes: ERROR_TYPES[protocol]?.types,
+    filter:
+      options.share && protocol !== IPPROTO_RAW
+        ? shareOfRaw(family, protocol, options.share)
+        : undefined,
   });
 }
 

@@ -1,13 +1,17 @@
+import { INSTRUCTION_LEN, type Instruction, writeInstruction } from './bpf.ts';
 import { AF_INET, AF_INET6, failure, type Libc, SOCK_FLAGS } from './libc.ts';
-import { withBlock } from './native-memory.ts';
+import { setWord, withBlock } from './native-memory.ts';
 
 export const SOL_SOCKET = 1;
 export const IPPROTO_IP = 0;
 export const IPPROTO_IPV6 = 41;
+export const SO_REUSEPORT = 15;
 const SO_BINDTODEVICE = 25;
+const SO_ATTACH_FILTER = 26;
 const SO_SNDBUFFORCE = 32;
 const SO_RCVBUFFORCE = 33;
 const SO_MARK = 36;
+const SO_ATTACH_REUSEPORT_CBPF = 51;
 /**
  * For the kernel an ICMP error about ESP is a hint about the path, whatever SPI it quotes. The
  * engine knows better, so our sockets neither give such hints nor follow them.
@@ -30,6 +34,8 @@ export interface SocketOptions {
   readonly bufferLen: number;
   /** Socket options to switch on: pairs of level and name. */
   readonly on?: readonly (readonly [number, number])[];
+  /** Which packets to receive; all if not given. */
+  readonly filter?: readonly Instruction[] | undefined;
   /** Protocol 1 or 58: the ICMP types to receive; all if not given. */
   readonly icmpTypes?: readonly number[] | undefined;
 }
@@ -50,6 +56,9 @@ export function openSocket(c: Libc, what: string, options: SocketOptions): numbe
     mustSetOption(c, fd, level, name, PMTUDISC_INTERFACE, what);
     for (const [level, name] of options.on ?? []) mustSetOption(c, fd, level, name, 1, what);
     if (options.icmpTypes !== undefined) onlyTypes(c, fd, options.family, options.icmpTypes, what);
+    if (options.filter !== undefined) {
+      attachProgram(c, fd, SO_ATTACH_FILTER, options.filter, `${what}: filter`);
+    }
     if (options.device !== undefined) bindToDevice(c, fd, options.device, what);
     return fd;
   } catch (error) {
@@ -99,6 +108,30 @@ function onlyTypes(c: Libc, fd: number, family: 4 | 6, types: readonly number[],
     if (c.setsockopt(fd, level, option, block.base, len) < 0) {
       throw failure(c, `${what}: filter of ICMP types`);
     }
+  });
+}
+
+/**
+ * Among sockets that share a port (SO_REUSEPORT): which one gets a datagram, by the number that the
+ * program makes of it; 0 is the one that was bound first. Throws an Error.
+ */
+export function steerPort(c: Libc, fd: number, program: readonly Instruction[], what: string) {
+  attachProgram(c, fd, SO_ATTACH_REUSEPORT_CBPF, program, `${what}: steering`);
+}
+
+/** struct sock_fprog: how many instructions, and where. */
+function attachProgram(
+  c: Libc,
+  fd: number,
+  option: number,
+  program: readonly Instruction[],
+  what: string,
+): void {
+  withBlock(c, 64 + program.length * INSTRUCTION_LEN, ({ view, base }) => {
+    view.setUint16(0, program.length, true);
+    setWord(view, 8, base + 64);
+    for (const [i, one] of program.entries()) writeInstruction(view, 64 + i * INSTRUCTION_LEN, one);
+    if (c.setsockopt(fd, SOL_SOCKET, option, base, 16) < 0) throw failure(c, what);
   });
 }
 

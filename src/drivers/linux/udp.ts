@@ -27,7 +27,16 @@ import { withBlock } from './native-memory.ts';
 import { type Offload, type OffloadWish, offload } from './offload.ts';
 import { type PacketMemory, packetMemory } from './packet-memory.ts';
 import { Receiver, type Source } from './receiver.ts';
-import { IPPROTO_IP, IPPROTO_IPV6, openSocket, setOption } from './socket.ts';
+import { type Share, shareOfPort } from './share.ts';
+import {
+  IPPROTO_IP,
+  IPPROTO_IPV6,
+  openSocket,
+  SO_REUSEPORT,
+  SOL_SOCKET,
+  setOption,
+  steerPort,
+} from './socket.ts';
 import { UdpSender } from './udp-sender.ts';
 
 export interface UdpEncapOptions {
@@ -39,6 +48,8 @@ export interface UdpEncapOptions {
   readonly bufferLen?: number;
   /** Default `auto`. */
   readonly offload?: OffloadWish;
+  /** Of what arrives, by sockets opened in the order of their numbers; all if not given. */
+  readonly share?: Share | undefined;
 }
 
 /** ESP in UDP: receives all of it, and sends what goes better by this port than by raw sockets. */
@@ -64,6 +75,7 @@ const OPTIONS = {
     (name) => [IPPROTO_IPV6, name] as const,
   ),
 };
+const REUSE_PORT = [SOL_SOCKET, SO_REUSEPORT] as const;
 const CONTROL_LEN = 256;
 
 /**
@@ -127,20 +139,22 @@ function openPort(c: Libc, options: UdpEncapOptions, family: Family): number {
     protocol: 0,
     mark: options.mark,
     bufferLen: options.bufferLen ?? 1 << 20,
-    on: OPTIONS[family],
+    on: options.share ? [...OPTIONS[family], REUSE_PORT] : OPTIONS[family],
   });
-  // No SO_REUSEADDR: two programs that share the port would each get some of the packets.
+  // Without that: two programs that share the port would each get some of the packets.
   const bound = withBlock(c, 64, (name) => {
     name.view.setUint16(0, family === 4 ? AF_INET : AF_INET6, true);
     name.view.setUint16(2, options.port, false);
     return c.bind(fd, name.base, family === 4 ? 16 : 28);
   });
-  if (bound < 0) {
-    const error = failure(c, what);
+  try {
+    if (bound < 0) throw failure(c, what);
+    if (options.share?.self === 0) steerPort(c, fd, shareOfPort(options.share.count), what);
+    return fd;
+  } catch (error) {
     c.close(fd);
     throw error;
   }
-  return fd;
 }
 
 /** Makes IP packets of what a port gets; the kernel may put datagrams of one sender in a row. */
