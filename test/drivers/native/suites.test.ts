@@ -25,7 +25,7 @@ const ENGINE = [
   '../../engine/protect.test.ts',
   '../../engine/tunnel.test.ts',
 ];
-const LONG = ['../../engine/batch.test.ts'];
+const LONG = ['../../engine/batch.test.ts', '../../engine/row.test.ts'];
 
 for (const { name, provider } of NATIVES) {
   const isCompiled = COMPILED.some((one) => one.name === name);
