@@ -5,6 +5,9 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { announceSkip, whyNoHosts } from '../test/hosts/namespaces.ts';
+import type { AllocationRow } from './allocations.ts';
+import type { EngineFindings } from './engine.ts';
+import type { MemoryRow } from './memory.ts';
 import { MEASUREMENTS, measure } from './network/measure.ts';
 import { runRounds } from './network/rounds.ts';
 import { closeAllOnSignal } from './network/testbed.ts';
@@ -64,17 +67,23 @@ function machine(): string {
   return `${day}; ${model.trim()}, ${cpus().length} processors, Linux ${release()}, ${node}.`;
 }
 
-/** Runs a program of this folder, and returns what it prints as JSON. */
-function apart<T>(what: Apart): T {
+/**
+ * Runs a program of this folder, and returns what it prints as JSON. Undefined when it fails: what
+ * else was found must not be lost with it.
+ */
+function apart<T>(what: Apart): T | undefined {
   say(`${what} …`);
   const { file, flags } = APART[what];
   const program = fileURLToPath(new URL(`./${file}`, import.meta.url));
   const args = [...flags, program, '--json', ...(values.quick ? QUICK[what] : [])];
-  const { stdout, stderr, status } = spawnSync(process.execPath, args, {
+  const { stdout, stderr, status, signal } = spawnSync(process.execPath, args, {
     encoding: 'utf8',
     maxBuffer: 1 << 26,
   });
-  if (status !== 0) throw new Error(`${what}: ${stderr}`);
+  if (status !== 0) {
+    say(`${what} failed: ${signal ?? stderr}`);
+    return undefined;
+  }
   return JSON.parse(stdout) as T;
 }
 
@@ -92,12 +101,17 @@ async function find(wanted: readonly string[]): Promise<Findings> {
   const { found, missing } = isHere
     ? await runRounds({ rounds, seconds, wanted: measurements, variants, measure, congestion }, say)
     : { found: [], missing: [] };
+  const network = { machine: machine(), rounds, seconds, congestion, found, missing };
+  // It has taken most of the time.
+  if (values.json) writeFileSync(values.json, JSON.stringify(network));
+  const engine = isWanted('engine') ? apart<EngineFindings>('engine') : undefined;
+  const memory = isWanted('memory') ? apart<MemoryRow[]>('memory') : undefined;
+  const allocations = isWanted('allocations') ? apart<AllocationRow[]>('allocations') : undefined;
   return {
-    ...{ machine: machine(), rounds, seconds, found, missing },
-    congestion,
-    ...(isWanted('engine') ? { engine: apart('engine') } : {}),
-    ...(isWanted('memory') ? { memory: apart('memory') } : {}),
-    ...(isWanted('allocations') ? { allocations: apart('allocations') } : {}),
+    ...network,
+    ...(engine ? { engine } : {}),
+    ...(memory ? { memory } : {}),
+    ...(allocations ? { allocations } : {}),
   };
 }
 
