@@ -30,9 +30,11 @@ function netstat(daemon: Daemon, { protocol }: ControlArgs): StatReport[] {
     const known = STAT_GROUPS.map(({ name }) => name).join(', ');
     throw new KeyError('EPROTONOSUPPORT', `${String(protocol).slice(0, 32)}: there are ${known}`);
   }
+  // The threads of a divided host are asked once.
+  const { stats, cacheCounters, keys } = daemon;
   return groups.map((group) => ({
     name: group.name,
     header: group.header,
-    lines: group.lines(daemon),
+    lines: group.lines({ stats, cacheCounters, keys }),
   }));
 }

@@ -122,32 +122,27 @@ function restoreHeader({ bytes: p, at: outerAt }: Packet, upperAt: number, leade
   const at = upperAt - headerLen;
   const id = u16(p, outerAt + ipv4.ID_AT);
   copy(packet.bytes, cursor.at, p, at, headerLen);
-  if (cursor.family === 4) {
-    ipv4.stampId(p, at, id, leader.innerSum);
-  }
+  if (cursor.family === 4) ipv4.stampId(p, at, id, leader.innerSum);
   if (checksumBy > 0) checksum.change(p, upperAt, cursor.protocol, checksumBy);
   return at;
 }
 
-/** A follower that is being opened, with everything that it shared with its leader until now. */
+/**
+ * A follower gets everything that it shared with its leader until now: one that is being opened, or
+ * one that was, and is alike.
+ */
 export function standAlone(flight: Flight): void {
-  const { packet, sa } = flight;
-  const { udpSport, udpDport } = flight.leader!;
+  const { packet, sa, isAlike } = flight;
+  const { udpSport, udpDport, layers } = flight.leader!;
   flight.begin(packet, false);
   decode(packet.bytes, packet.at, packet.end, flight.cursor);
   flight.sa = sa;
-  flight.opening = true;
-  flight.udpSport = udpSport;
-  flight.udpDport = udpDport;
-}
-
-/** The same for one that was opened, and is alike. */
-export function standAloneOpened(flight: Flight): void {
-  const { packet, sa } = flight;
-  const { tunnel } = flight.leader!.layers[0]!;
-  flight.begin(packet, false);
-  decode(packet.bytes, packet.at, packet.end, flight.cursor);
-  flight.push(sa!, tunnel);
-  flight.sa = sa;
-  flight.finished = true;
+  if (isAlike) {
+    flight.push(sa!, layers[0]!.tunnel);
+    flight.finished = true;
+  } else {
+    flight.opening = true;
+    flight.udpSport = udpSport;
+    flight.udpDport = udpDport;
+  }
 }

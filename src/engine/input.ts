@@ -12,7 +12,7 @@ import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
-import { completeAs, isPattern, prepareAs, standAlone, standAloneOpened } from './alike.ts';
+import { completeAs, isPattern, prepareAs, standAlone } from './alike.ts';
 import { checkedAs, checkInput } from './check.ts';
 import { type Core, noteDrop, noteUsed, tick } from './core.ts';
 import { CryptoRound } from './crypto-round.ts';
@@ -22,7 +22,7 @@ import { judgeError } from './icmp-error.ts';
 import { noteMapping } from './natt.ts';
 import { isIcmpError } from './quote.ts';
 import type { Reassembly } from './reassembly.ts';
-import type { Way } from './shard.ts';
+import { isWorker, type Way } from './shard.ts';
 import { SocketDelivery } from './socket-delivery.ts';
 import type { Takers } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
@@ -113,7 +113,7 @@ export class Input {
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.active || (flight.isAlike && this.#deliverAs(flight, before))) continue;
-      if (flight.isAlike) standAloneOpened(flight);
+      if (flight.isAlike) standAlone(flight);
       this.#judge(flight, before);
       before = flight;
     }
@@ -188,7 +188,8 @@ export class Input {
         flight.opening = true;
         jobs++;
       } else if (step === ELSEWHERE) {
-        this.#passOn(flight);
+        // Another shard owns the SA that comes next.
+        this.#leave(flight, this.#core.shard!.passInput(flight));
       } else if (this.#isWorker && this.#mayKnowBetter(flight)) {
         this.#refer(flight);
       } else if (step === DONE) {
@@ -205,18 +206,21 @@ export class Input {
       if (flight.opening) this.#open(flight);
     }
     this.#crypto.run();
+    let asked: Flight | undefined;
     let pattern: Flight | undefined;
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.opening || !flight.active) continue;
       const { leader } = flight;
-      if (leader === undefined) {
-        this.#complete(flight);
-        pattern = isPattern(this.#core, flight) ? flight : undefined;
-      } else if (leader !== pattern || !this.#completeAs(flight, leader)) {
-        standAlone(flight);
-        this.#complete(flight);
+      if (leader !== undefined && leader !== asked) {
+        asked = leader;
+        pattern = isPattern(this.#core, leader) ? leader : undefined;
       }
+      if (leader !== undefined) {
+        if (leader === pattern && this.#completeAs(flight, leader)) continue;
+        standAlone(flight);
+      }
+      this.#complete(flight);
     }
     return true;
   }
@@ -297,8 +301,7 @@ export class Input {
   }
 
   get #isWorker(): boolean {
-    const { shard } = this.#core;
-    return shard !== undefined && shard.self !== 0;
+    return isWorker(this.#core.shard);
   }
 
   /** Of a packet as it came, and that no SA of ours is there for: whether main knows more of it. */
@@ -306,16 +309,14 @@ export class Input {
     return flight.sa === undefined && flight.layerCount === 0 && !this.#isFinal;
   }
 
-  /** Another shard owns the SA that comes next. */
-  #passOn(flight: Flight): void {
-    if (!this.#core.shard!.passInput(flight)) return this.#drop(flight, 'shard-full');
-    flight.active = false;
-    this.#release(flight);
-  }
-
   /** Only the main shard can deal with it. */
   #refer(flight: Flight): void {
-    if (!this.#core.shard!.referInput(flight)) return this.#drop(flight, 'shard-full');
+    this.#leave(flight, this.#core.shard!.referInput(flight));
+  }
+
+  /** It is another shard's, if that has taken it. */
+  #leave(flight: Flight, isTaken: boolean): void {
+    if (!isTaken) return this.#drop(flight, 'shard-full');
     flight.active = false;
     this.#release(flight);
   }

@@ -16,7 +16,7 @@ import { mayReport, tooBig, writeError } from './icmp.ts';
 import { LookAhead } from './look-ahead.ts';
 import type { Reassembly } from './reassembly.ts';
 import { mayLead, stampRow } from './row.ts';
-import type { Shard, Way } from './shard.ts';
+import { isWorker, type Shard, type Way } from './shard.ts';
 import type { SocketEntry } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
 import { encapsulate, innerProtocol, outerDf } from './tunnel.ts';
@@ -209,7 +209,7 @@ export class Output {
 
   /** The packets whose next SA another shard owns are that one's from here on. */
   #passOn(shard: Shard, flights: readonly Flight[], count: number, layer: number): void {
-    const { sockets, arena, nowWallMs } = this.#core;
+    const { sockets, nowWallMs } = this.#core;
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       if (!flight.active || layer >= flight.layerCount) continue;
@@ -219,8 +219,7 @@ export class Output {
         continue;
       }
       if (flight.socket) sockets.noteUse(flight.socket, 'out', flight, nowWallMs);
-      if (flight.owned) arena.give(flight.packet);
-      flight.owned = false;
+      this.#release(flight);
       flight.active = false;
     }
   }
@@ -249,12 +248,11 @@ export class Output {
 
   /** The packet waits for the SA that is being negotiated, and comes back as a new one. */
   #hold(flight: Flight): void {
-    const { hold, nowMs, stats, arena } = this.#core;
+    const { hold, nowMs, stats } = this.#core;
     flight.active = false;
     hold.add(flight.packet, nowMs, flight.socket);
     stats.held++;
-    if (flight.owned) arena.give(flight.packet);
-    flight.owned = false;
+    this.#release(flight);
   }
 
   /**
@@ -366,13 +364,16 @@ export class Output {
   }
 
   #drop(flight: Flight, reason: DropReason): void {
-    const { arena } = this.#core;
     flight.active = false;
     noteDrop(this.#core, 'out', reason, flight.packet);
     for (let k = 1; k < flight.rowLen; k++) {
       noteDrop(this.#core, 'out', reason, this.#packets[flight.index + k]!);
     }
-    if (flight.owned) arena.give(flight.packet);
+    this.#release(flight);
+  }
+
+  #release(flight: Flight): void {
+    if (flight.owned) this.#core.arena.give(flight.packet);
     flight.owned = false;
   }
 }
@@ -385,10 +386,6 @@ function read(flights: readonly Flight[], from: number, to: number): DropReason 
     if (bad !== undefined) return bad;
   }
   return undefined;
-}
-
-function isWorker(shard: Shard | undefined): shard is Shard {
-  return shard !== undefined && shard.self !== 0;
 }
 
 /** Fragments of different senders are never put together. */

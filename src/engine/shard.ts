@@ -31,6 +31,11 @@ export interface Shard {
   peerMoved(sa: Sa): void;
 }
 
+/** Only the main shard knows what is not a matter of one SA. */
+export function isWorker(shard: Shard | undefined): shard is Shard {
+  return shard !== undefined && shard.self !== 0;
+}
+
 /**
  * Leaves in a flight what another shard has found out about packet `i` of a batch. `anew`: that is
  * not true any more, and the packet is as it was before; `gone`: an SA has gone that the packet has

@@ -194,10 +194,7 @@ export class Rig {
 
   /** Sends packets from the local side in one batch, and returns what went to the wire. */
   output(...packets: Uint8Array[]): Uint8Array[] {
-    this.sent.length = 0;
-    this.delivered.length = 0;
-    this.host.output(packets.map(packetFrom), packets.length);
-    return [...this.sent];
+    return this.outputMarked(packets, []);
   }
 
   /**
@@ -227,10 +224,7 @@ export class Rig {
 
   /** Takes packets from the wire in one batch, and returns what was delivered. */
   input(...packets: Uint8Array[]): Uint8Array[] {
-    this.sent.length = 0;
-    this.delivered.length = 0;
-    this.host.input(packets.map(packetFrom), packets.length);
-    return [...this.delivered];
+    return this.inputMarked(packets, []);
   }
 
   /** All drops so far, by side and reason. */
@@ -243,7 +237,9 @@ export class Rig {
 }
 
 function marked(packets: readonly Uint8Array[], follows: readonly boolean[]): Packet[] {
-  return packets.map((octets, i) => Object.assign(packetFrom(octets), { follows: follows[i]! }));
+  return packets.map((octets, i) =>
+    Object.assign(packetFrom(octets), { follows: follows[i] ?? false }),
+  );
 }
 
 export type { Address };

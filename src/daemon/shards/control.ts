@@ -21,43 +21,54 @@ export function controlMemory(): SharedArrayBuffer {
   return new SharedArrayBuffer(KEYS_AT + KEYS_LEN);
 }
 
-/** The main shard's end. */
-export class ShardControl {
+/** What both ends have, and how they send: `counter` is the word that counts what this one sent. */
+class ControlEnd<In, Out> {
   readonly mailbox: Mailbox;
-  readonly #words: Int32Array;
-  readonly #keys: Uint8Array;
-  readonly #port: Port<ToMain, ToShard>;
-  readonly #wake: () => void;
+  protected readonly words: Int32Array;
+  protected readonly keys: Uint8Array;
+  protected readonly port: Port<In, Out>;
+  /** Wakes the other end. */
+  protected readonly wake: () => void;
+  readonly #counter: number;
+
+  constructor(memory: SharedArrayBuffer, port: Port<In, Out>, wake: () => void, counter: number) {
+    this.mailbox = new Mailbox(memory, WORDS_LEN);
+    this.words = new Int32Array(memory, 0, WORDS_LEN / 4);
+    this.keys = new Uint8Array(memory, KEYS_AT);
+    this.port = port;
+    this.wake = wake;
+    this.#counter = counter;
+  }
+
+  send(message: Out): void {
+    this.port.post(message);
+    Atomics.add(this.words, this.#counter, 1);
+    this.wake();
+  }
+}
+
+/** The main shard's end. */
+export class ShardControl extends ControlEnd<ToMain, ToShard> {
   #keysUsed = 0;
   #taken = 0;
 
   constructor(memory: SharedArrayBuffer, port: Port<ToMain, ToShard>, wake: () => void) {
-    this.mailbox = new Mailbox(memory, WORDS_LEN);
-    this.#words = new Int32Array(memory, 0, WORDS_LEN / 4);
-    this.#keys = new Uint8Array(memory, KEYS_AT);
-    this.#port = port;
-    this.#wake = wake;
+    super(memory, port, wake, SENT);
   }
 
   /** Whether everything is done that was sent. */
   get isDone(): boolean {
-    const isDone = Atomics.load(this.#words, DONE) === Atomics.load(this.#words, SENT);
+    const isDone = Atomics.load(this.words, DONE) === Atomics.load(this.words, SENT);
     // The shard has zeroed what it has read.
     if (isDone) this.#keysUsed = 0;
     return isDone;
   }
 
-  send(message: ToShard): void {
-    this.#port.post(message);
-    Atomics.add(this.#words, SENT, 1);
-    this.#wake();
-  }
-
   /** Costs a look at one word when there is nothing. */
   take(): ToMain | undefined {
-    if (Atomics.load(this.#words, TOLD) === this.#taken) return undefined;
+    if (Atomics.load(this.words, TOLD) === this.#taken) return undefined;
     this.#taken = (this.#taken + 1) | 0;
-    const message = this.#port.take();
+    const message = this.port.take();
     assert(message !== undefined, 'a message is there before it is counted');
     return message;
   }
@@ -71,34 +82,19 @@ export class ShardControl {
   putKeys(authKey: Uint8Array, encryptKey: Uint8Array): KeyPlace {
     const [at, authLen, encryptLen] = [this.#keysUsed, authKey.length, encryptKey.length];
     assert(at + authLen + encryptLen <= KEYS_LEN, 'room for keys');
-    this.#keys.set(authKey, at);
-    this.#keys.set(encryptKey, at + authLen);
+    this.keys.set(authKey, at);
+    this.keys.set(encryptKey, at + authLen);
     this.#keysUsed += authLen + encryptLen;
     return { at, authLen, encryptLen };
   }
 }
 
 /** The other shard's end. */
-export class MainControl {
-  readonly mailbox: Mailbox;
-  readonly #words: Int32Array;
-  readonly #keys: Uint8Array;
-  readonly #port: Port<ToShard, ToMain>;
-  readonly #wakeMain: () => void;
+export class MainControl extends ControlEnd<ToShard, ToMain> {
   #isDraining = false;
 
-  constructor(memory: SharedArrayBuffer, port: Port<ToShard, ToMain>, wakeMain: () => void) {
-    this.mailbox = new Mailbox(memory, WORDS_LEN);
-    this.#words = new Int32Array(memory, 0, WORDS_LEN / 4);
-    this.#keys = new Uint8Array(memory, KEYS_AT);
-    this.#port = port;
-    this.#wakeMain = wakeMain;
-  }
-
-  send(message: ToMain): void {
-    this.#port.post(message);
-    Atomics.add(this.#words, TOLD, 1);
-    this.#wakeMain();
+  constructor(memory: SharedArrayBuffer, port: Port<ToShard, ToMain>, wake: () => void) {
+    super(memory, port, wake, TOLD);
   }
 
   /**
@@ -107,24 +103,24 @@ export class MainControl {
    */
   drain(handle: (message: ToShard) => void): void {
     if (this.#isDraining) return;
-    const done = this.#words[DONE]!;
-    const count = (Atomics.load(this.#words, SENT) - done) | 0;
+    const done = this.words[DONE]!;
+    const count = (Atomics.load(this.words, SENT) - done) | 0;
     this.#isDraining = count > 0;
     for (let i = 0; i < count; i++) {
-      const message = this.#port.take();
+      const message = this.port.take();
       assert(message !== undefined, 'a message is there before it is counted');
       handle(message);
-      Atomics.add(this.#words, DONE, 1);
+      Atomics.add(this.words, DONE, 1);
     }
     this.#isDraining = false;
-    if (count > 0) this.#wakeMain();
+    if (count > 0) this.wake();
   }
 
   /** The keys of an SA, which are then gone from the memory that is shared. */
   takeKeys({ at, authLen, encryptLen }: KeyPlace): { authKey: Uint8Array; encryptKey: Uint8Array } {
-    const authKey = this.#keys.slice(at, at + authLen);
-    const encryptKey = this.#keys.slice(at + authLen, at + authLen + encryptLen);
-    this.#keys.fill(0, at, at + authLen + encryptLen);
+    const authKey = this.keys.slice(at, at + authLen);
+    const encryptKey = this.keys.slice(at + authLen, at + authLen + encryptLen);
+    this.keys.fill(0, at, at + authLen + encryptLen);
     return { authKey, encryptKey };
   }
 }

@@ -22,42 +22,34 @@ export function ringMemory(capacity: number): SharedArrayBuffer {
   return new SharedArrayBuffer(DATA_AT + capacity);
 }
 
-/** The same octets for both ends. */
-interface View {
-  readonly control: Int32Array;
-  readonly bytes: Uint8Array;
-  readonly words: Uint32Array;
-}
-
-function viewOf(memory: SharedArrayBuffer): View {
-  return {
-    control: new Int32Array(memory, 0, DATA_AT / 4),
-    bytes: new Uint8Array(memory, DATA_AT),
-    words: new Uint32Array(memory, DATA_AT),
-  };
-}
-
-/** Positions count on for ever, modulo 2^32; the ring's length divides that. */
-export class RingWriter {
+/** What both ends see: the same octets. */
+class RingEnd {
   /** The records, as octets and as words. */
   readonly bytes: Uint8Array;
   readonly words: Uint32Array;
-  readonly #control: Int32Array;
-  readonly #capacity: number;
+  protected readonly control: Int32Array;
+  protected readonly capacity: number;
+
+  constructor(memory: SharedArrayBuffer) {
+    this.control = new Int32Array(memory, 0, DATA_AT / 4);
+    this.bytes = new Uint8Array(memory, DATA_AT);
+    this.words = new Uint32Array(memory, DATA_AT);
+    this.capacity = this.bytes.length;
+  }
+}
+
+/** Positions count on for ever, modulo 2^32; the ring's length divides that. */
+export class RingWriter extends RingEnd {
   #written: number;
   #published: number;
   /** What the reader was known to have read: asking costs a cache line that it writes. */
   #read: number;
 
   constructor(memory: SharedArrayBuffer) {
-    const { control, bytes, words } = viewOf(memory);
-    this.#control = control;
-    this.bytes = bytes;
-    this.words = words;
-    this.#capacity = bytes.length;
-    this.#published = Atomics.load(control, PUBLISHED) >>> 0;
+    super(memory);
+    this.#published = Atomics.load(this.control, PUBLISHED) >>> 0;
     this.#written = this.#published;
-    this.#read = Atomics.load(control, READ) >>> 0;
+    this.#read = Atomics.load(this.control, READ) >>> 0;
   }
 
   /** Whether something was written that the reader does not see yet. */
@@ -71,8 +63,8 @@ export class RingWriter {
    */
   reserve(len: number): number {
     const whole = (len + 7) & ~7;
-    const at = this.#written & (this.#capacity - 1);
-    const skipped = at + whole > this.#capacity ? this.#capacity - at : 0;
+    const at = this.#written & (this.capacity - 1);
+    const skipped = at + whole > this.capacity ? this.capacity - at : 0;
     if (!this.#hasRoom(skipped + whole)) return -1;
     if (skipped > 0) this.words[at >>> 2] = 0;
     const from = skipped > 0 ? 0 : at;
@@ -85,7 +77,7 @@ export class RingWriter {
   publish(): void {
     if (!this.isPending) return;
     this.#published = this.#written;
-    Atomics.store(this.#control, PUBLISHED, this.#published | 0);
+    Atomics.store(this.control, PUBLISHED, this.#published | 0);
   }
 
   /**
@@ -93,59 +85,51 @@ export class RingWriter {
    * reader is asked to say when there is room again.
    */
   get isCongested(): boolean {
-    const half = this.#capacity / 2;
+    const half = this.capacity / 2;
     if (this.#hasRoom(half)) return false;
-    Atomics.store(this.#control, AWAITED, 1);
+    Atomics.store(this.control, AWAITED, 1);
     // The reader may have looked before that.
-    this.#read = Atomics.load(this.#control, READ) >>> 0;
+    this.#read = Atomics.load(this.control, READ) >>> 0;
     return this.#free < half;
   }
 
   #hasRoom(len: number): boolean {
     if (this.#free >= len) return true;
-    this.#read = Atomics.load(this.#control, READ) >>> 0;
+    this.#read = Atomics.load(this.control, READ) >>> 0;
     return this.#free >= len;
   }
 
   get #free(): number {
-    return this.#capacity - ((this.#written - this.#read) >>> 0);
+    return this.capacity - ((this.#written - this.#read) >>> 0);
   }
 }
 
-export class RingReader {
-  readonly bytes: Uint8Array;
-  readonly words: Uint32Array;
-  readonly #control: Int32Array;
-  readonly #capacity: number;
+export class RingReader extends RingEnd {
   #at: number;
   /** Where the record begins that was shown last. */
   #shown: number;
   #end: number;
 
   constructor(memory: SharedArrayBuffer) {
-    const { control, bytes, words } = viewOf(memory);
-    this.#control = control;
-    this.bytes = bytes;
-    this.words = words;
-    this.#capacity = bytes.length;
-    this.#at = Atomics.load(control, READ) >>> 0;
+    super(memory);
+    this.#at = Atomics.load(this.control, READ) >>> 0;
     this.#shown = this.#at;
     this.#end = this.#at;
   }
 
   /** Looks for what has been published by now; whether there is something to read. */
   look(): boolean {
-    this.#end = Atomics.load(this.#control, PUBLISHED) >>> 0;
+    this.#end = Atomics.load(this.control, PUBLISHED) >>> 0;
     return this.#end !== this.#at;
   }
 
   /** Where the next record begins, of those seen by `look`; -1: there is none. */
   next(): number {
     while (this.#at !== this.#end) {
-      const at = this.#at & (this.#capacity - 1);
+      const at = this.#at & (this.capacity - 1);
       const len = this.words[at >>> 2]!;
       this.#shown = this.#at;
-      this.#at = (this.#at + (len === 0 ? this.#capacity - at : len)) >>> 0;
+      this.#at = (this.#at + (len === 0 ? this.capacity - at : len)) >>> 0;
       if (len !== 0) return at;
     }
     return -1;
@@ -153,18 +137,18 @@ export class RingReader {
 
   /** The writer may use the room of the records before the one that `next` has shown last. */
   releaseOthers(): void {
-    Atomics.store(this.#control, READ, this.#shown | 0);
+    Atomics.store(this.control, READ, this.#shown | 0);
   }
 
   /** Whether the writer waits for the room that there is now; it is told once. */
   takeAwaited(): boolean {
-    if (Atomics.load(this.#control, AWAITED) === 0) return false;
-    Atomics.store(this.#control, AWAITED, 0);
+    if (Atomics.load(this.control, AWAITED) === 0) return false;
+    Atomics.store(this.control, AWAITED, 0);
     return true;
   }
 
   /** And that of this one. */
   release(): void {
-    Atomics.store(this.#control, READ, this.#at | 0);
+    Atomics.store(this.control, READ, this.#at | 0);
   }
 }

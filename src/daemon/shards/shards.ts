@@ -23,18 +23,22 @@ import { sumOf } from './shard-stats.ts';
 /** A shard that has not done what it was told by then is not going to. */
 const SETTLE_MS = 30_000;
 
-export interface ShardsOptions {
-  readonly env: Env;
-  readonly sad: Sad;
-  readonly spd: Spd;
-  readonly keys: Pick<KeyEngine, 'natMapping'>;
-  readonly sequences: SequenceStore;
+/** The main shard's ends of what it shares with the others. */
+export interface MainEnds {
   readonly bells: Bells;
   /** Of the other shards: shard `i + 1` is at `i`. */
   readonly controls: readonly ShardControl[];
   readonly writers: readonly (RingWriter | undefined)[];
   readonly readers: readonly (RingReader | undefined)[];
   readonly slots: ExchangeSlots;
+}
+
+export interface ShardsOptions extends MainEnds {
+  readonly env: Env;
+  readonly sad: Sad;
+  readonly spd: Spd;
+  readonly keys: Pick<KeyEngine, 'natMapping'>;
+  readonly sequences: SequenceStore;
   readonly isLocal: (address: Address) => boolean;
   /** See `ExchangeOptions`. */
   readonly pause?: (isPaused: boolean) => void;

@@ -8,9 +8,8 @@ import { openWake, wake, watchWake } from '../../drivers/linux/wake.ts';
 import type { TierName } from '../../drivers/native/tier.ts';
 import { Bells } from './bell.ts';
 import { ShardControl } from './control.ts';
-import type { ExchangeSlots } from './exchange.ts';
 import { ringEnds, type ShardMemory, shardMemory } from './memory.ts';
-import type { RingReader, RingWriter } from './ring.ts';
+import type { MainEnds } from './shards.ts';
 import { clockBehindMs, exchangeSlots, portOf, type ThreadStart } from './thread-parts.ts';
 
 export interface ThreadsOptions {
@@ -24,12 +23,7 @@ export interface ThreadsOptions {
 }
 
 /** The main thread's end of all that it shares with the threads of other shards. */
-export interface Threads {
-  readonly bells: Bells;
-  readonly controls: readonly ShardControl[];
-  readonly writers: readonly (RingWriter | undefined)[];
-  readonly readers: readonly (RingReader | undefined)[];
-  readonly slots: ExchangeSlots;
+export interface Threads extends MainEnds {
   readonly pause: (isPaused: boolean) => void;
   /** Sets who is called when other threads have left something for this one. */
   watch(turn: () => void): void;

@@ -113,8 +113,7 @@ export class Divided {
   output(shard: number, ...packets: Uint8Array[]): Uint8Array[] {
     this.sent.length = 0;
     this.delivered.length = 0;
-    if (shard === 0) this.host.output(packets.map(packetFrom), packets.length);
-    else this.others[shard - 1]!.output(packets.map(packetFrom), packets.length);
+    this.#engine(shard).output(packets.map(packetFrom), packets.length);
     this.settle();
     return [...this.sent];
   }
@@ -123,10 +122,13 @@ export class Divided {
   input(shard: number, ...packets: Uint8Array[]): Uint8Array[] {
     this.sent.length = 0;
     this.delivered.length = 0;
-    if (shard === 0) this.host.input(packets.map(packetFrom), packets.length);
-    else this.others[shard - 1]!.input(packets.map(packetFrom), packets.length);
+    this.#engine(shard).input(packets.map(packetFrom), packets.length);
     this.settle();
     return [...this.delivered];
+  }
+
+  #engine(shard: number): Pick<Host, 'output' | 'input'> {
+    return shard === 0 ? this.host : this.others[shard - 1]!;
   }
 
   /** Everybody has done everything. */
