@@ -122,7 +122,13 @@ async function main(): Promise<void> {
   closeAllOnSignal();
   if (announceSkip('bench/soak', whyNoHosts('iperf3'))) return;
   const { crypto, plain } = values;
-  const variant = testudo({ crypto, way: values.way as Way, offload: !plain, limited: false });
+  const variant = testudo({
+    crypto,
+    way: values.way as Way,
+    offload: !plain,
+    compiled: true,
+    limited: false,
+  });
   if (variant.absent !== undefined) throw new Error(variant.absent);
   const bed = new Testbed();
   try {

@@ -1,4 +1,5 @@
 import { upCommand } from '../../../src/cli/up.ts';
+import { COMPILED_VARIABLE } from '../../../src/drivers/linux/compiled-library.ts';
 import { DaemonHost } from '../../../test/hosts/daemon-host.ts';
 import { cryptoTiers } from '../../providers.ts';
 import { INNER_MTU, type Site, type Testbed } from '../testbed.ts';
@@ -13,6 +14,8 @@ export interface TestudoOptions {
   readonly way: Way;
   /** Segmentation offloads of TUN devices and UDP sockets. */
   readonly offload: boolean;
+  /** With what was compiled at installation. */
+  readonly compiled: boolean;
   readonly limited: boolean;
 }
 
@@ -30,16 +33,22 @@ const KEYS = [
 
 /** Our own host, with AES-128-GCM and manual keys. */
 export function testudo(options: TestudoOptions): Variant {
-  const { crypto, way, offload, limited } = options;
-  const plain = offload ? '' : ', no offload';
+  const { crypto, way, offload, compiled, limited } = options;
+  const without = `${offload ? '' : ', no offload'}${compiled ? '' : ', no compiler'}`;
   return {
-    name: `Testudo ${crypto}, ${WAY_TEXT[way]}${plain}`,
-    id: `testudo-${crypto}-${way}${offload ? '' : '-plain'}${limited ? '-1500' : ''}`,
+    name: `Testudo ${crypto}, ${WAY_TEXT[way]}${without}`,
+    id: `testudo-${crypto}-${way}${offload ? '' : '-plain'}${compiled ? '' : '-koffi'}${limited ? '-1500' : ''}`,
     limited,
     absent: whyNot(options),
-    about: `AES-128-GCM by ${tierOf(options)?.description}`,
+    about: aboutOf(options),
     start: (bed) => start(bed, options),
   };
+}
+
+function aboutOf(options: TestudoOptions): string {
+  const by = `AES-128-GCM by ${tierOf(options)?.description}`;
+  if (options.compiled) return by;
+  return by.replace('a call a batch', 'calls for each packet, as installed without a C compiler');
 }
 
 function tierOf({ crypto }: TestudoOptions) {
@@ -60,9 +69,11 @@ async function start(bed: Testbed, options: TestudoOptions): Promise<Tunnel> {
   const isTunnel = way !== 'transport-udp';
   if (isTunnel) bed.addInner();
   const pids: number[] = [];
+  const environment = options.compiled ? {} : { [COMPILED_VARIABLE]: 'off' };
   for (const site of bed.sites) {
     const statements = setkeyFile(bed, site, way);
-    const host = await DaemonHost.start(bed.lab, site.space, statements, upArgs(options));
+    const args = upArgs(options);
+    const host = await DaemonHost.start(bed.lab, site.space, statements, args, environment);
     pids.push(host.pid);
   }
   return isTunnel

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { compiledLibrary } from './compiled-library.ts';
 import type { Libc } from './libc.ts';
 import { packageFile } from './package-file.ts';
 import type { PacketMemory } from './packet-memory.ts';
@@ -66,7 +67,6 @@ export const JOIN = {
 /** What `join` says of a packet; the octets of its headers are above the lowest eight bits. */
 export const STATE = { verified: 1, follows: 2, leads: 4, headersShift: 8 } as const;
 
-const LIBRARY = 'native/build/testudo_fast.so';
 const MODULE = 'native/fast/segments.wasm';
 
 /**
@@ -74,9 +74,9 @@ const MODULE = 'native/fast/segments.wasm';
  * why there are none.
  */
 export function segments(c: Libc, memory: PacketMemory): Segments | string {
-  const library = packageFile(LIBRARY);
-  if (library !== undefined) {
-    const compiled = compiledSegments(c, memory, library);
+  const library = compiledLibrary();
+  if ('path' in library) {
+    const compiled = compiledSegments(c, memory, library.path);
     if (typeof compiled !== 'string') return compiled;
   }
   return wasmSegments(memory);

@@ -1,5 +1,5 @@
 import type { LibraryHandle } from 'koffi';
-import { packageFile } from '../linux/package-file.ts';
+import { COMPILED_LIBRARY, compiledLibrary } from '../linux/compiled-library.ts';
 import { type Absent, isAbsent, loadKoffi } from './koffi.ts';
 import { LAYOUT } from './layout.ts';
 
@@ -11,22 +11,20 @@ export interface FastLibrary {
   readonly run: (queue: number, from: number, count: number) => number;
 }
 
-const FILE = 'native/build/testudo_fast.so';
-
 let loaded: FastLibrary | Absent | undefined;
 
 /** The library of this installation. */
 export function loadFast(): FastLibrary | Absent {
-  loaded ??= loadFastFrom(packageFile(FILE));
+  if (loaded === undefined) {
+    const library = compiledLibrary();
+    loaded = 'why' in library ? library : loadFastFrom(library.path);
+  }
   return loaded;
 }
 
-export function loadFastFrom(path: string | undefined): FastLibrary | Absent {
+export function loadFastFrom(path: string): FastLibrary | Absent {
   const koffi = loadKoffi();
   if (isAbsent(koffi)) return koffi;
-  if (path === undefined) {
-    return { why: `${FILE} was not built, for want of a C compiler at installation` };
-  }
   try {
     const library = koffi.load(path);
     const numbers = koffi.decode(
@@ -35,12 +33,14 @@ export function loadFastFrom(path: string | undefined): FastLibrary | Absent {
       LAYOUT.length + 1,
     );
     if (!isSame([...(numbers as Iterable<number>)])) {
-      return { why: `${FILE} is of another version; run "npm rebuild testudo"` };
+      return { why: `${COMPILED_LIBRARY} is of another version; run "npm rebuild testudo"` };
     }
     const run = library.func('uint32_t testudo_jobs_run(uintptr_t queue, uint32_t, uint32_t)');
     return { library, run };
   } catch (error) {
-    return { why: `${FILE}: ${error instanceof Error ? error.message : String(error)}` };
+    return {
+      why: `${COMPILED_LIBRARY}: ${error instanceof Error ? error.message : String(error)}`,
+    };
   }
 }
 

@@ -70,7 +70,6 @@ describe('the tier of cryptography', () => {
 
 describe('the compiled loop', () => {
   test.each([
-    [undefined, /was not built, for want of a C compiler/],
     ['/nowhere/testudo_fast.so', /cannot open shared object file/],
     // A library, but none of ours.
     [
