@@ -24,7 +24,8 @@ import { type Findings, report, reportPicture } from './report.ts';
  *
  * Prints the report. A whole run also writes it to docs/performance.md, with a picture; a part of
  * it is written only where `--out` says. `--only`: parts of names of variants; bare veth and the
- * system calls alone always come along. `--quick`: one round of one second, to see whether it works.
+ * system calls alone always come along. `--quick`: one round of one second, to see whether it
+ * works.
  */
 const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 /** What is measured in programs of their own, and how. */
