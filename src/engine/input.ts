@@ -99,7 +99,8 @@ export class Input {
         flight.follow(packet, leader);
       } else {
         this.#begin(flight, packet);
-        leader = flight;
+        // A last fragment has become a datagram, and its duplicate is a fragment of another one.
+        leader = flight.packet === packet ? flight : undefined;
       }
     }
     this.#finish(count);

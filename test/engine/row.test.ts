@@ -189,6 +189,19 @@ describe('packets that follow one another', () => {
     );
   });
 
+  test('a duplicate of a last fragment is not like the datagram that this has become', () => {
+    const { a } = pair([{}], 4);
+    const [one, two, ...more] = a.output(
+      ...packetsOf({ ...PLAIN, df: false, count: 1, len: 1490 }),
+    );
+    expect(more).toEqual([]);
+    const wire = [one, two, two, one, one].map((fragment) => fragment!.slice());
+    const [fast, slow] = [pair([{}], 4).b, pair([{}], 4).b];
+    const delivered = fast.inputMarked(wire, marks(wire));
+    expect(hexOf(delivered)).toEqual(hexOf(slow.input(...wire)));
+    expect(seen(fast)).toEqual(seen(slow));
+  });
+
   test.each([
     [{ tunnel: 4, encapsulation: NATT }],
     [{ tunnel: 4 }],
