@@ -2,10 +2,13 @@ import { KeyError } from '../src/base/error.ts';
 import { nodeCrypto } from '../src/crypto/node-provider.ts';
 import type { CryptoProvider } from '../src/crypto/provider.ts';
 import { loadIpsecMb } from '../src/drivers/native/ipsec-mb.ts';
-import { isAbsent } from '../src/drivers/native/koffi.ts';
 import { loadOpenSsl } from '../src/drivers/native/openssl.ts';
-import { NativeProvider } from '../src/drivers/native/provider.ts';
-import { CRYPTO_TIERS, chooseCrypto, type TierName } from '../src/drivers/native/tier.ts';
+import {
+  CRYPTO_TIERS,
+  chooseCrypto,
+  type Loaders,
+  type TierName,
+} from '../src/drivers/native/tier.ts';
 
 /** A way to do the cryptography, or why it is not there. */
 export interface Tier {
@@ -34,16 +37,25 @@ const none: CryptoProvider = {
 };
 
 let known: readonly Tier[] | undefined;
+let uncompiled: readonly Tier[] | undefined;
 
 /** All ways that a host can do it, the plainest first; as `testudo up --crypto` chooses them. */
 export function cryptoTiers(): readonly Tier[] {
-  known ??= [...CRYPTO_TIERS].reverse().map(tierOf);
+  known ??= [...CRYPTO_TIERS].reverse().map((name) => tierOf(name));
   return known;
 }
 
-function tierOf(name: TierName): Tier {
+/** The native ones where there was no C compiler at installation: without the loop over jobs. */
+export function uncompiledTiers(): readonly Tier[] {
+  const fast = () => ({ why: 'there was no C compiler at installation' });
+  const loaders = { openSsl: loadOpenSsl, imb: loadIpsecMb, fast };
+  uncompiled ??= (['openssl', 'ipsec-mb'] as const).map((name) => tierOf(name, loaders));
+  return uncompiled;
+}
+
+function tierOf(name: TierName, loaders?: Loaders): Tier {
   try {
-    const { provider, describe } = chooseCrypto(name);
+    const { provider, describe } = chooseCrypto(name, loaders);
     // Behind it is why it was chosen.
     const [description = ''] = describe().split(';');
     return { name, description, provider };
@@ -53,20 +65,9 @@ function tierOf(name: TierName): Tier {
   }
 }
 
-/**
- * Those, none at all, and native libraries without the loop over jobs that is compiled at
- * installation, if there is a compiler.
- */
+/** Those, none at all, and those without a compiler, under a name of their own. */
 export function engineTiers(): readonly Tier[] {
   const nothing = { name: NO_CRYPTO, description: 'none', provider: none };
-  return [nothing, ...cryptoTiers(), withoutCompiler('openssl'), withoutCompiler('ipsec-mb')];
-}
-
-function withoutCompiler(library: 'openssl' | 'ipsec-mb'): Tier {
-  const tier = { name: `${library}, no compiler`, description: 'calls for each packet' };
-  const openSsl = loadOpenSsl();
-  if (isAbsent(openSsl)) return { ...tier, absent: openSsl.why };
-  const imb = library === 'ipsec-mb' ? loadIpsecMb() : undefined;
-  if (imb !== undefined && isAbsent(imb)) return { ...tier, absent: imb.why };
-  return { ...tier, provider: new NativeProvider({ openSsl, imb }) };
+  const named = uncompiledTiers().map((tier) => ({ ...tier, name: `${tier.name}, no compiler` }));
+  return [nothing, ...cryptoTiers(), ...named];
 }

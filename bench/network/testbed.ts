@@ -100,11 +100,17 @@ export class Testbed {
 
   /** Waits until `to` answers. Throws when it does not. */
   async ready(from: string, to: string): Promise<void> {
-    for (const endMs = Date.now() + READY_MS; Date.now() < endMs; await sleep(100)) {
-      const { status } = this.lab.try(this.a.space, `ping -n -c 1 -W 1 -I ${from} ${to}`);
-      if (status === 0) return;
+    const command = `ping -n -c 1 -W 1 -I ${from} ${to}`;
+    await this.until(this.a, command, READY_MS, `no answer from ${to}`);
+  }
+
+  /** Waits until a command succeeds there. Throws `otherwise` when it does not in time. */
+  async until({ space }: Site, command: string, ms: number, otherwise: string): Promise<void> {
+    const endMs = Date.now() + ms;
+    while (this.lab.try(space, command).status !== 0) {
+      if (Date.now() > endMs) throw new Error(`${otherwise} within ${ms / 1000} s`);
+      await sleep(50);
     }
-    throw new Error(`no answer from ${to} within ${READY_MS / 1000} s`);
   }
 
   /**

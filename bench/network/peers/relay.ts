@@ -1,6 +1,5 @@
 import { execFileSync } from 'node:child_process';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { packageFile } from '../../../src/drivers/linux/package-file.ts';
 import { hasTool } from '../../../test/hosts/namespaces.ts';
 import { INNER_MTU, type Testbed } from '../testbed.ts';
@@ -38,7 +37,7 @@ async function start(bed: Testbed, source: string): Promise<Tunnel> {
   for (const site of bed.sites) {
     const peer = bed.other(site);
     pids.push(bed.spawn(site, program, [DEVICE, site.wire, peer.wire]).pid!);
-    await appears(bed, site.space);
+    await bed.until(site, `ip link show ${DEVICE}`, READY_MS, 'the relay has no device');
     bed.lab.sh(
       site.space,
       `ip link set ${DEVICE} mtu ${INNER_MTU} gso_max_segs ${SEGMENTS_MAX} up`,
@@ -46,11 +45,4 @@ async function start(bed: Testbed, source: string): Promise<Tunnel> {
     bed.lab.sh(site.space, `ip route add ${peer.inner} dev ${DEVICE} src ${site.inner}`);
   }
   return { from: bed.a.inner, to: bed.b.inner, pids };
-}
-
-async function appears(bed: Testbed, space: string): Promise<void> {
-  for (const endMs = Date.now() + READY_MS; Date.now() < endMs; await sleep(20)) {
-    if (bed.lab.try(space, `ip link show ${DEVICE}`).status === 0) return;
-  }
-  throw new Error('the relay has no device');
 }

@@ -1,7 +1,7 @@
 import { upCommand } from '../../../src/cli/up.ts';
 import { COMPILED_VARIABLE } from '../../../src/drivers/linux/compiled-library.ts';
 import { DaemonHost } from '../../../test/hosts/daemon-host.ts';
-import { cryptoTiers } from '../../providers.ts';
+import { cryptoTiers, uncompiledTiers } from '../../providers.ts';
 import { INNER_MTU, type Site, type Testbed } from '../testbed.ts';
 import type { Tunnel, Variant } from '../variant.ts';
 
@@ -40,19 +40,14 @@ export function testudo(options: TestudoOptions): Variant {
     id: `testudo-${crypto}-${way}${offload ? '' : '-plain'}${compiled ? '' : '-koffi'}${limited ? '-1500' : ''}`,
     limited,
     absent: whyNot(options),
-    about: aboutOf(options),
+    about: `AES-128-GCM by ${tierOf(options)?.description}`,
     start: (bed) => start(bed, options),
   };
 }
 
-function aboutOf(options: TestudoOptions): string {
-  const by = `AES-128-GCM by ${tierOf(options)?.description}`;
-  if (options.compiled) return by;
-  return by.replace('a call a batch', 'calls for each packet, as installed without a C compiler');
-}
-
-function tierOf({ crypto }: TestudoOptions) {
-  return cryptoTiers().find(({ name }) => name === crypto);
+function tierOf({ crypto, compiled }: TestudoOptions) {
+  const tiers = compiled ? cryptoTiers() : uncompiledTiers();
+  return tiers.find(({ name }) => name === crypto);
 }
 
 function whyNot(options: TestudoOptions): string | undefined {

@@ -1,7 +1,6 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { hasTool } from '../../../test/hosts/namespaces.ts';
 import { INNER_MTU, type Site, type Testbed } from '../testbed.ts';
 import type { Tunnel, Variant } from '../variant.ts';
@@ -61,11 +60,7 @@ async function configure(
   const { lab } = bed;
   const file = join(lab.dir, `${device}.key`);
   writeFileSync(file, key, { mode: 0o600 });
-  const endMs = Date.now() + READY_MS;
-  while (lab.try(site.space, `wg show ${device}`).status !== 0) {
-    if (Date.now() > endMs) throw new Error('wireguard-go does not start');
-    await sleep(50);
-  }
+  await bed.until(site, `wg show ${device}`, READY_MS, 'wireguard-go does not start');
   const peer = bed.other(site);
   const publicKey = execFileSync('wg', ['pubkey'], { input: peerKey, encoding: 'utf8' }).trim();
   const commands = [
