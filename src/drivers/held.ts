@@ -13,8 +13,10 @@ export function hold(packet: Packet): HeldPacket {
   return { octets: packet.copy() };
 }
 
-/** How many packets a link to the kernel hands over at once. */
-export const BATCH_MAX = 64;
+/** How many packets a link to the kernel hands over at once: as many as the engine takes. */
+export const BATCH_MAX = 192;
+/** How many it takes from the kernel one by one, before it is the turn of others. */
+export const SINGLES_MAX = 64;
 /** In memory there is no system call to save, and a simulation has many links: 1 MB each. */
 const DELIVERY_MAX = 16;
 

@@ -2,7 +2,7 @@ import type { Lookup } from '../spd/policy-index.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import type { Packet } from '../wire/packet.ts';
 import type { Core } from './core.ts';
-import { BATCH_MAX, type Flight } from './flight.ts';
+import type { Flight } from './flight.ts';
 import { isSameFlow } from './same-flow.ts';
 
 /**
@@ -10,7 +10,7 @@ import { isSameFlow } from './same-flow.ts';
  * the flow cache did not know at least so many packets since the last batch: what it knows is
  * faster asked one by one, when its turn comes.
  */
-const MIN = { policies: 8192, misses: BATCH_MAX / 4 } as const;
+const MIN = { policies: 8192, misses: 16 } as const;
 
 /**
  * Asks for the policies of many packets at once, before the first of them is decided: in a large

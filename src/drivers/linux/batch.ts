@@ -43,8 +43,8 @@ export interface Payloads {
 }
 
 /**
- * Collects the packets that were read, some of them cut from large ones, and hands them on, 64 at a
- * time or whenever it is told to.
+ * Collects the packets that were read, some of them cut from large ones, and hands them on, when
+ * there are `BATCH_MAX` of them or it is told to.
  */
 export class Batch {
   readonly #memory: PacketMemory;
@@ -87,7 +87,7 @@ export class Batch {
     return this.#count;
   }
 
-  /** A slot of usual size that nothing in the batch occupies, number `count` of 64. */
+  /** A slot of usual size that nothing in the batch occupies, number `count` of `BATCH_MAX`. */
   get slots(): readonly Packet[] {
     return this.#small.slots;
   }

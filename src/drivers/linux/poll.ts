@@ -71,23 +71,35 @@ export function watch(c: Libc, fd: number, onReady: () => void): EventWatch {
   };
 }
 
-/** As `watch`, for a descriptor that packets come by: `readArrived` knows it. */
+/**
+ * As `watch`, for a descriptor that packets come by: `onReady` reads what one turn allows. What has
+ * come by any of them meanwhile is read in the same turn of the event loop, whose own way to us
+ * costs as much as a dozen packets.
+ */
 export function watchPackets(c: Libc, fd: number, onReady: () => void): Watch {
-  const watching = watch(c, fd, onReady);
-  packetReaders.set(fd, onReady);
-  packetWatches.add(watching);
+  const watching = watch(c, fd, () => {
+    onReady();
+    readMore(c, ROUNDS_MORE);
+  });
+  const reader: PacketReader = { fd, read: onReady, watching };
+  readers = [...readers, reader];
   if (isPaused) watching.want(NOTHING);
   return {
     close(): void {
-      packetReaders.delete(fd);
-      packetWatches.delete(watching);
+      readers = readers.filter((other) => other !== reader);
       watching.close();
     },
   };
 }
 
-const packetReaders = new Map<number, () => void>();
-const packetWatches = new Set<EventWatch>();
+interface PacketReader {
+  readonly fd: number;
+  readonly read: () => void;
+  readonly watching: EventWatch;
+}
+
+/** A new array with each change. */
+let readers: readonly PacketReader[] = [];
 const NOTHING: WatchedEvents = { readable: false, writable: false };
 const PACKETS: WatchedEvents = { readable: true, writable: false };
 let isPaused = false;
@@ -95,7 +107,7 @@ let isPaused = false;
 /** Whether this thread reads no packets until it is told otherwise: the kernel keeps them. */
 export function pausePackets(paused: boolean): void {
   isPaused = paused;
-  for (const one of packetWatches) one.want(paused ? NOTHING : PACKETS);
+  for (const { watching } of readers) watching.want(paused ? NOTHING : PACKETS);
 }
 
 /** struct pollfd: the descriptor, what is asked, what is so. */
@@ -104,28 +116,48 @@ const POLLFD_MAX = 64;
 const POLLIN = 1;
 /** As many batches of each descriptor: when more has arrived, the host is behind anyway. */
 const ROUNDS_MAX = 64;
+/** Within a turn of the event loop, which has to look after requests and timers as well. */
+const ROUNDS_MORE = 4;
 let pollfds: NativeBlock | undefined;
+/** Whose descriptors are in there, out of which. */
+let polled: readonly PacketReader[] = [];
+let polledOf = polled;
 
 /**
  * Calls who reads packets, as the event loop will, until all that have arrived by now are read: for
  * whoever is about to change what becomes of packets. Must not be called by a reader of packets.
  */
 export function readArrived(c: Libc): void {
-  pollfds ??= nativeBlock(c, POLLFD_LEN * POLLFD_MAX);
-  const { view, base } = pollfds;
-  for (let round = 0; round < ROUNDS_MAX && !isPaused; round++) {
-    const readers = [...packetReaders].slice(0, POLLFD_MAX);
-    for (const [i, [fd]] of readers.entries()) {
-      view.setInt32(POLLFD_LEN * i, fd, true);
-      view.setUint32(POLLFD_LEN * i + 4, POLLIN, true);
+  readMore(c, ROUNDS_MAX);
+}
+
+function readMore(c: Libc, rounds: number): void {
+  for (let round = 0; round < rounds && !isPaused; round++) {
+    const { view, base } = askAll(c);
+    const [all, now] = [readers, polled];
+    if (now.length === 0 || c.poll(base, now.length, 0) <= 0) return;
+    let isAny = false;
+    // Whoever is handed packets may close links.
+    for (let i = 0; i < now.length && all === readers; i++) {
+      if ((view.getUint16(POLLFD_LEN * i + 6, true) & POLLIN) === 0) continue;
+      isAny = true;
+      now[i]!.read();
     }
-    if (readers.length === 0 || c.poll(base, readers.length, 0) <= 0) return;
-    const ready = readers.filter(
-      (_, i) => (view.getUint16(POLLFD_LEN * i + 6, true) & POLLIN) !== 0,
-    );
-    if (ready.length === 0) return;
-    for (const [, read] of ready) read();
+    if (!isAny) return;
   }
+}
+
+/** The first `POLLFD_MAX` readers: others wait for the event loop. */
+function askAll(c: Libc): NativeBlock {
+  pollfds ??= nativeBlock(c, POLLFD_LEN * POLLFD_MAX);
+  if (polledOf === readers) return pollfds;
+  polledOf = readers;
+  polled = readers.slice(0, POLLFD_MAX);
+  for (const [i, { fd }] of polled.entries()) {
+    pollfds.view.setInt32(POLLFD_LEN * i, fd, true);
+    pollfds.view.setUint32(POLLFD_LEN * i + 4, POLLIN, true);
+  }
+  return pollfds;
 }
 
 function turn(): void {}

@@ -2,7 +2,7 @@ import type { Family } from '../../base/address.ts';
 import * as ipv4 from '../../wire/ipv4.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import type { Packet } from '../../wire/packet.ts';
-import { BATCH_MAX } from '../held.ts';
+import { SINGLES_MAX } from '../held.ts';
 import type { Refusals } from '../refusals.ts';
 import { errnoReason } from './errno-name.ts';
 import { EAGAIN, type Libc, MSG_DONTWAIT } from './libc.ts';
@@ -22,7 +22,7 @@ export class RawSender {
 
   /** Takes a socket over. */
   add(family: Family, fd: number): void {
-    const vector = new MessageVector(this.#c, { messages: BATCH_MAX });
+    const vector = new MessageVector(this.#c, { messages: SINGLES_MAX });
     this.#lanes.set(family, { fd, family, vector, used: 0 });
   }
 
@@ -49,7 +49,7 @@ export class RawSender {
     if (!family || (family === 6 && packet.len < ipv6.HEADER_LEN)) return 'not IPv4 or IPv6';
     const lane = this.#lanes.get(family);
     if (!lane) return 'no socket for this address family';
-    if (lane.used === BATCH_MAX) this.#flush(lane);
+    if (lane.used === SINGLES_MAX) this.#flush(lane);
     const dstAt = packet.at + (family === 4 ? ipv4.DST_AT : ipv6.DST_AT);
     lane.vector.setName(lane.used, family, packet.bytes, dstAt);
     lane.vector.setBuffer(

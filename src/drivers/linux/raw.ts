@@ -4,7 +4,7 @@ import * as icmp from '../../wire/icmp.ts';
 import * as ipv6 from '../../wire/ipv6.ts';
 import type { Packet, PacketSink } from '../../wire/packet.ts';
 import { PROTO } from '../../wire/protocol.ts';
-import { BATCH_MAX } from '../held.ts';
+import { SINGLES_MAX } from '../held.ts';
 import type { Link } from '../link.ts';
 import { Refusals } from '../refusals.ts';
 import {
@@ -114,7 +114,7 @@ class Raw implements RawLink {
   constructor(c: Libc, options: RawOptions, sendFamilies: readonly Family[]) {
     this.#receiver = new Receiver(c, this.#refusals, {
       controlLen: CONTROL_LEN,
-      messages: options.messages ?? BATCH_MAX,
+      messages: options.messages ?? SINGLES_MAX,
     });
     this.#sender = new RawSender(c, this.#refusals);
     try {

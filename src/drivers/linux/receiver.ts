@@ -6,7 +6,7 @@ import {
   type PacketSink,
   slotLen,
 } from '../../wire/packet.ts';
-import { BATCH_MAX } from '../held.ts';
+import { SINGLES_MAX } from '../held.ts';
 import type { Refusals } from '../refusals.ts';
 import { Batch, joinParts, type Payloads, slotsAt } from './batch.ts';
 import { type Libc, MSG_CTRUNC, MSG_DONTWAIT, MSG_TRUNC } from './libc.ts';
@@ -67,7 +67,7 @@ export class Receiver {
   #closed = false;
 
   constructor(c: Libc, refusals: Refusals, options: ReceiverOptions) {
-    const { controlLen, messages = BATCH_MAX, segments } = options;
+    const { controlLen, messages = SINGLES_MAX, segments } = options;
     this.#c = c;
     this.#refusals = refusals;
     this.#memory = packetMemory(c);

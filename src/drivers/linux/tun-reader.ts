@@ -20,8 +20,8 @@ import {
   vnetSegment,
 } from './vnet-header.ts';
 
-/** Packets read in one turn of the event loop, so that the other side has its turn soon. */
-const TURN_MAX = 4 * BATCH_MAX;
+/** Packets read in one turn, so that the other side has its turn soon. */
+const TURN_MAX = 2 * BATCH_MAX;
 
 /**
  * Reads a device with IFF_VNET_HDR. A usual packet is read right into its slot, the rest of a

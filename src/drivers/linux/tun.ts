@@ -1,6 +1,6 @@
 import type { Packet, PacketSink } from '../../wire/packet.ts';
 import { PACKET_LEN_MAX, PacketArena } from '../../wire/packet.ts';
-import { BATCH_MAX } from '../held.ts';
+import { SINGLES_MAX } from '../held.ts';
 import type { Link } from '../link.ts';
 import { Refusals } from '../refusals.ts';
 import {
@@ -173,7 +173,7 @@ class SingleIo implements Io {
   readonly #c: Libc;
   readonly #fd: number;
   readonly #refusals: Refusals;
-  readonly #arena = new PacketArena(BATCH_MAX);
+  readonly #arena = new PacketArena(SINGLES_MAX);
   readonly #arenaBase: number;
   readonly #packets: Packet[] = [];
 
@@ -182,12 +182,12 @@ class SingleIo implements Io {
     this.#fd = fd;
     this.#refusals = refusals;
     this.#arenaBase = pin(c, this.#arena.bytes);
-    for (let i = 0; i < BATCH_MAX; i++) this.#packets.push(this.#arena.take()!);
+    for (let i = 0; i < SINGLES_MAX; i++) this.#packets.push(this.#arena.take()!);
   }
 
   read(): void {
     let count = 0;
-    while (count < BATCH_MAX) {
+    while (count < SINGLES_MAX) {
       const packet = this.#packets[count]!;
       packet.reset();
       const address = this.#arenaBase + packet.at;

@@ -27,6 +27,7 @@ const CANNOT: readonly number[] = [EINVAL, EIO, EMSGSIZE, EOPNOTSUPP];
 /** How many rows to such a destination go as single packets until it is tried again. */
 const SINGLY_MAX = 4096;
 const DESTINATIONS_MAX = 256;
+const NONE: readonly Packet[] = [];
 
 /**
  * Sends rows of datagrams of one size from our port to one peer as one message (UDP_SEGMENT), which
@@ -46,7 +47,7 @@ export class UdpSender {
   /** The two values of the option that DF depends on: off and on. */
   readonly #discover: NativeBlock;
   #raw: PacketSink = () => {};
-  #packets: readonly Packet[] = [];
+  #packets: readonly Packet[] = NONE;
 
   constructor(c: Libc, memory: PacketMemory, port: number, refusals: Refusals) {
     this.#c = c;
@@ -86,7 +87,7 @@ export class UdpSender {
     }
     this.#flushRows();
     this.#flushSingles();
-    this.#packets = [];
+    this.#packets = NONE;
     for (const lane of this.#lanes.values()) if (lane.df) this.#setDf(lane, false);
   }
 
@@ -191,7 +192,8 @@ export class UdpSender {
 
   #flushSingles(): void {
     const singles = this.#singles;
-    if (singles.length > 0) this.#raw(singles, singles.length);
+    if (singles.length === 0) return;
+    this.#raw(singles, singles.length);
     singles.length = 0;
   }
 

@@ -6,6 +6,7 @@ import type { Port } from '../../../src/daemon/shards/messages.ts';
 import { Shard } from '../../../src/daemon/shards/shard.ts';
 import { Shards } from '../../../src/daemon/shards/shards.ts';
 import type { Events } from '../../../src/engine/core.ts';
+import { BATCH_MAX } from '../../../src/engine/flight.ts';
 import { Host } from '../../../src/engine/host.ts';
 import { defaultSettings, type Settings } from '../../../src/engine/settings.ts';
 import type { Sa } from '../../../src/sad/sa.ts';
@@ -172,5 +173,5 @@ function slots() {
     const arena = new PacketArena(count, room === undefined ? {} : { room });
     return Array.from({ length: count }, () => arena.take()!);
   };
-  return { small: take(64, PACKET_LEN_SMALL), large: take(2) };
+  return { small: take(BATCH_MAX, PACKET_LEN_SMALL), large: take(2) };
 }
