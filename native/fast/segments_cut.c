@@ -30,6 +30,7 @@ struct cut {
     uint32_t count;    /* of these */
     uint32_t room;     /* octets from each place on */
     uint32_t total;    /* out: how many segments there are */
+    uint32_t spread;   /* not 0: the payloads lie in their places, behind so much for the headers */
 };
 
 static int check_cut(uint8_t *base, uint32_t size, struct cut *job, uint32_t **places)
@@ -83,6 +84,8 @@ int32_t testudo_cut(uint8_t *base, uint32_t size, uint32_t job_at)
     struct headers h;
     if (!read_headers(whole, len, &h) || h.family != job->family || h.protocol != job->protocol)
         return MALFORMED;
+    if (job->spread != 0 && job->spread != h.len)
+        return MALFORMED;
     const uint32_t payload = len - h.len, check = h.upper + (h.protocol == TCP ? 16u : 6u);
     const uint32_t total = segment == 0 || payload == 0 ? 0 : (payload - 1) / segment + 1;
     if (from >= total)
@@ -102,7 +105,8 @@ int32_t testudo_cut(uint8_t *base, uint32_t size, uint32_t job_at)
             return REFUSED;
         uint8_t *upper = p + h.upper;
         copy(p, whole, h.len);
-        const uint64_t sum = copy_sum(p + h.len, whole + h.len + offset, part);
+        const uint64_t sum = job->spread != 0 ? sum_of(p + h.len, part)
+                                         : copy_sum(p + h.len, whole + h.len + offset, part);
         finish_ip(p, &h, h.len + part, number);
         const uint32_t upper_len = h.len - h.upper + part;
         if (h.protocol == TCP)
@@ -128,8 +132,14 @@ struct deal {
     uint32_t family;
     uint32_t segment; /* octets of each payload but the last */
     uint32_t from;    /* octets from `at` where this time begins */
-    uint32_t places, count, room; /* as in struct cut */
+    uint32_t places, count, room, spread; /* as in struct cut */
 };
+
+#ifndef __wasm__
+/* How many words the jobs have, for whoever writes them. */
+EXPORT(testudo_segments_layout)
+const uint32_t testudo_segments_layout[] = {sizeof(struct cut) / 4, sizeof(struct deal) / 4};
+#endif
 
 static void finish_datagram(uint8_t *p, uint32_t family, uint32_t len, uint64_t sum)
 {
@@ -168,6 +178,8 @@ int32_t testudo_deal(uint8_t *base, uint32_t size, uint32_t job_at)
     const uint32_t at = job->at, len = job->end - at;
     if ((family != 4 && family != 6) || segment == 0 || job->from >= len)
         return MALFORMED;
+    if (job->spread != 0 && job->spread != header_len)
+        return MALFORMED;
     if (header_len + (segment < len ? segment : len) > room)
         return TOO_LARGE;
     const uint8_t *header = base + job->header;
@@ -179,10 +191,11 @@ int32_t testudo_deal(uint8_t *base, uint32_t size, uint32_t job_at)
             return REFUSED;
         copy(p, header, header_len);
         uint64_t sum = 0;
-        if (family == 4)
+        if (family == 6)
+            sum = job->spread != 0 ? sum_of(p + header_len, part)
+                                   : copy_sum(p + header_len, base + at + offset, part);
+        else if (job->spread == 0)
             copy(p + header_len, base + at + offset, part);
-        else
-            sum = copy_sum(p + header_len, base + at + offset, part);
         finish_datagram(p, family, header_len + part, sum);
         places[2 * done + 1] = header_len + part;
         offset += part;

@@ -122,8 +122,8 @@ describe.skipIf(announceSkip('offload.test.ts', whyNoHosts('python3')))('large p
     const lines = createInterface({ input: server.stdout! })[Symbol.asyncIterator]();
     expect((await lines.next()).value).toBe('ready');
     lab.sh(a, `python3 -c '${ROW_SOURCE}' ${family} ${INNER[inner]}`);
-    // 30 datagrams of 1,000 octets, and what is left.
-    expect((await lines.next()).value).toBe(JSON.stringify([...Array(30).fill(1000), 77]));
+    const lens = ROWS.flatMap(([segment, count, rest]) => [...Array(count).fill(segment), rest]);
+    expect((await lines.next()).value).toBe(JSON.stringify(lens));
     expect((await lines.next()).value).toBe('right');
     await stop();
   });
@@ -170,6 +170,22 @@ async function end(child: ChildProcess): Promise<Seen> {
 }
 
 /** Prints the lengths of what comes until a second is quiet, and whether the octets are right. */
+/**
+ * Octets of each datagram of a row but the last, how many those are, and what is left: rows like
+ * the one before, which are read as that was, and others.
+ */
+const ROWS = [
+  [1000, 30, 77],
+  [1000, 40, 1],
+  [1000, 3, 999],
+  [1300, 20, 5],
+  [1300, 45, 1299],
+  [200, 60, 1],
+  [1300, 2, 700],
+  [1350, 46, 100],
+] as const;
+const ROWS_LEN = ROWS.reduce((sum, [segment, count, rest]) => sum + segment * count + rest, 0);
+
 const ROW_SINK = `
 import json, socket, sys
 s = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
@@ -182,12 +198,16 @@ try:
     while True: got.append(s.recv(65535))
 except TimeoutError: pass
 print(json.dumps([len(one) for one in got], separators=(",", ":")), flush=True)
-print("right" if b"".join(got) == bytes(i * 7 % 251 for i in range(30077)) else "wrong", flush=True)
+octets = bytes(i * 7 % 251 for i in range(${ROWS_LEN}))
+print("right" if b"".join(got) == octets else "wrong", flush=True)
 `;
-/** One call, 31 datagrams: UDP_SEGMENT (103) of SOL_UDP (17). */
+/** One call for each row: UDP_SEGMENT (103) of SOL_UDP (17). */
 const ROW_SOURCE = `
 import socket, sys
 s = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
-s.setsockopt(17, 103, 1000)
-s.sendto(bytes(i * 7 % 251 for i in range(30077)), (sys.argv[2], 5003))
+octets, at = bytes(i * 7 % 251 for i in range(${ROWS_LEN})), 0
+for segment, count, rest in ${JSON.stringify(ROWS)}:
+    s.setsockopt(17, 103, segment)
+    s.sendto(octets[at:at + segment * count + rest], (sys.argv[2], 5003))
+    at += segment * count + rest
 `;

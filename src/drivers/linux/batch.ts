@@ -30,6 +30,12 @@ export interface Whole {
   protocol: number;
   /** Octets of payload in each segment but the last. */
   segment: number;
+  /**
+   * Not 0: only the headers, of this length, are at `at`, and the payloads already lie in their
+   * slots behind room for them, the first in number `slot`.
+   */
+  spread: number;
+  slot: number;
 }
 
 /** UDP payloads that lie one behind the other, and the header that each of them gets. */
@@ -40,6 +46,9 @@ export interface Payloads {
   segment: number;
   /** 28 or 48 octets in the packet memory, without lengths and checksums. */
   header: number;
+  /** As in `Whole`; nothing is at `at` then. */
+  spread: number;
+  slot: number;
 }
 
 /**
@@ -107,7 +116,8 @@ export class Batch {
   }
 
   /** Adds the segments of a large packet. A string: what is wrong with it. */
-  cut({ at, end, family, protocol, segment }: Whole): string | undefined {
+  cut(whole: Whole): string | undefined {
+    const { at, end, family, protocol, segment } = whole;
     const words = this.#memory.words;
     const job = this.#jobWord;
     words[job + CUT.at] = at;
@@ -117,11 +127,11 @@ export class Batch {
     words[job + CUT.segment] = segment;
     // Segments of one packet stay together, since the other end puts together what comes together.
     const most = Math.ceil((end - at) / Math.max(1, segment));
-    if (!this.#makeRoom(most)) return undefined;
+    if (!this.makeRoom(most)) return undefined;
     let from = 0;
     let total = 1;
     for (let on = this.#small; from < total; ) {
-      const first = this.#begin(on, CUT, from);
+      const first = this.#begin(on, CUT, from, whole);
       const done = this.#segments?.cut(job * 4) ?? FAILURE.malformed;
       if (done === FAILURE.tooLarge && on === this.#small) {
         on = this.#big;
@@ -137,7 +147,8 @@ export class Batch {
   }
 
   /** Adds the datagrams that came as one. A string: what is wrong with them. */
-  deal({ at, end, family, segment, header }: Payloads): string | undefined {
+  deal(payloads: Payloads): string | undefined {
+    const { at, end, family, segment, header } = payloads;
     const words = this.#memory.words;
     const job = this.#jobWord;
     words[job + DEAL.at] = at;
@@ -147,9 +158,9 @@ export class Batch {
     words[job + DEAL.segment] = segment;
     let from = 0;
     // What is behind the last datagram of this batch would only come with the next one.
-    if (!this.#makeRoom(Math.ceil((end - at) / segment))) return undefined;
+    if (!this.makeRoom(Math.ceil((end - at) / segment))) return undefined;
     for (let on = this.#small; from < end - at; ) {
-      const first = this.#begin(on, DEAL, from);
+      const first = this.#begin(on, DEAL, from, payloads);
       const done = this.#segments?.deal(job * 4) ?? FAILURE.malformed;
       if (done === FAILURE.tooLarge && on === this.#small) {
         on = this.#big;
@@ -170,14 +181,20 @@ export class Batch {
   }
 
   /** Hands on what is there if so many more would not fit; false once released. */
-  #makeRoom(more: number): boolean {
+  makeRoom(more: number): boolean {
     return this.#count + more <= BATCH_MAX || this.handOn();
   }
 
   /** Sets which slots are free for the job; returns the first of them. */
-  #begin(on: Shelf, job: typeof CUT | typeof DEAL, from: number): number {
+  #begin(
+    on: Shelf,
+    job: typeof CUT | typeof DEAL,
+    from: number,
+    { spread, slot }: Whole | Payloads,
+  ): number {
     const words = this.#memory.words;
-    const first = on === this.#small ? this.#count : 0;
+    const first = spread > 0 ? slot : on === this.#small ? this.#count : 0;
+    words[this.#jobWord + job.spread] = spread;
     words[this.#jobWord + job.from] = from;
     words[this.#jobWord + job.places] = 4 * (on.placesWord + 2 * first);
     words[this.#jobWord + job.count] = on.slots.length - first;

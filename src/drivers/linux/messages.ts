@@ -1,5 +1,5 @@
 import { copy, setU16, zero } from '../../wire/bytes.ts';
-import { AF_INET, AF_INET6, type Libc } from './libc.ts';
+import { AF_INET, AF_INET6, type Libc, MSG_DONTWAIT } from './libc.ts';
 import { type NativeBlock, nativeBlock, setWord, unpin } from './native-memory.ts';
 
 /**
@@ -29,16 +29,21 @@ export interface VectorOptions {
 export class MessageVector {
   readonly count: number;
   readonly base: number;
+  readonly #c: Libc;
   readonly #block: NativeBlock;
   readonly #namesAt: number;
   readonly #iovecsAt: number;
   readonly #controlsAt: number;
   readonly #controlLen: number;
+  /** How many the last `receive` filled: all, since none is ready for the first one. */
+  #filled: number;
 
   /** Message `i` is buffer `i`, until `setBuffers` says otherwise. */
   constructor(c: Libc, { messages, buffers = messages, controlLen = 0 }: VectorOptions) {
+    this.#c = c;
     this.count = messages;
     this.#controlLen = controlLen;
+    this.#filled = messages;
     this.#iovecsAt = HEADER_LEN * messages;
     this.#namesAt = this.#iovecsAt + IOVEC_LEN * buffers;
     this.#controlsAt = this.#namesAt + NAME_LEN * messages;
@@ -77,16 +82,17 @@ export class MessageVector {
     setWord(this.view, i * HEADER_LEN + 24, count);
   }
 
-  /**
-   * Before each receive, for those that were filled by the last one: the kernel has overwritten the
-   * lengths.
-   */
-  prepareReceive(count: number): void {
-    for (let i = 0; i < count; i++) {
+  /** Receives `most` messages at most without waiting; how many, or -1 (`errno` says why). */
+  receive(fd: number, most: number): number {
+    // The kernel has overwritten the lengths of those that it filled, or began to.
+    for (let i = 0; i < this.#filled; i++) {
       const at = i * HEADER_LEN;
       this.view.setUint32(at + 8, NAME_LEN, true);
       setWord(this.view, at + 40, this.#controlLen);
     }
+    const count = this.#c.recvmmsg(fd, this.base, most, MSG_DONTWAIT, 0);
+    this.#filled = Math.max(1, count);
+    return count;
   }
 
   /** Where to send message `i`: `addressAt` points to 4 or 16 octets in `from`. */

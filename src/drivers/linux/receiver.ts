@@ -6,14 +6,16 @@ import {
   type PacketSink,
   slotLen,
 } from '../../wire/packet.ts';
-import { SINGLES_MAX } from '../held.ts';
+import { BATCH_MAX, SINGLES_MAX } from '../held.ts';
 import type { Refusals } from '../refusals.ts';
+import { UDP_HEADERS_LEN, UDP_PAYLOAD_MAX } from '../udp-packet.ts';
 import { Batch, joinParts, type Payloads, slotsAt } from './batch.ts';
-import { type Libc, MSG_CTRUNC, MSG_DONTWAIT, MSG_TRUNC } from './libc.ts';
+import { type Libc, MSG_CTRUNC, MSG_TRUNC } from './libc.ts';
 import { MessageVector } from './messages.ts';
 import { type PacketMemory, packetMemory, type Region } from './packet-memory.ts';
 import { type Watch, watchPackets } from './poll.ts';
 import type { Segments } from './segments.ts';
+import { Spread } from './spread.ts';
 
 /** A socket that is read, and how its messages become packets. */
 export interface Source {
@@ -44,11 +46,13 @@ export interface ReceiverOptions {
  * on.
  */
 const LARGE_MESSAGES = 4;
+/** Slots of a batch for each of them. */
+const SPREAD_MAX = BATCH_MAX / LARGE_MESSAGES;
 
 /**
  * Reads batches from sockets into packets. All its sockets share the memory, since only one is read
  * at a time. A usual message is read into a small slot, the rest of a large one on into a large
- * slot.
+ * slot. When the last one was several datagrams, the next are read into the slots of theirs.
  */
 export class Receiver {
   readonly #c: Libc;
@@ -61,9 +65,13 @@ export class Receiver {
   readonly #sources: Source[] = [];
   readonly #watches: Watch[] = [];
   readonly #refusals: Refusals;
-  /** How many messages the next read asks for, and how many the last one filled. */
+  /** How many messages the next read asks for. */
   #asks: number;
-  #filled: number;
+  readonly #spread = new Spread(UDP_PAYLOAD_MAX[6], SPREAD_MAX);
+  /** Messages that are read into the batch's slots, a buffer for each. */
+  readonly #spreadVector: MessageVector | undefined;
+  /** Where the data of messages is that have been read and not been looked at. */
+  #lies: 'in parts' | 'spread' | 'gathered' = 'in parts';
   #closed = false;
 
   constructor(c: Libc, refusals: Refusals, options: ReceiverOptions) {
@@ -74,7 +82,13 @@ export class Receiver {
     this.#vector = new MessageVector(c, { messages, buffers: 2 * messages, controlLen });
     this.#batch = new Batch(this.#memory, segments);
     this.#asks = messages;
-    this.#filled = messages;
+    if (segments) {
+      this.#spreadVector = new MessageVector(c, {
+        messages: LARGE_MESSAGES,
+        buffers: BATCH_MAX,
+        controlLen,
+      });
+    }
     const smallLen = messages * slotLen(PACKET_LEN_SMALL);
     this.#region = this.#memory.take(smallLen + messages * slotLen(PACKET_LEN_MAX));
     const { at } = this.#region;
@@ -108,6 +122,7 @@ export class Receiver {
     for (const each of this.#watches) each.close();
     for (const { fd } of this.#sources) this.#c.close(fd);
     this.#vector.release();
+    this.#spreadVector?.release();
     this.#batch.release();
     this.#memory.give(this.#region);
   }
@@ -118,48 +133,90 @@ export class Receiver {
 
   #readBatch(source: Source): void {
     if (this.#closed) return;
-    const vector = this.#vector;
-    vector.prepareReceive(this.#filled);
-    this.#filled = 1;
-    const count = this.#c.recvmmsg(source.fd, vector.base, this.#asks, MSG_DONTWAIT, 0);
+    const isSpread = this.#spread.isOn && this.#spreadVector !== undefined;
+    const vector = isSpread ? this.#spreadVector : this.#vector;
     // Also negative for errors that ICMP messages left on the socket: reading has taken them off,
     // packets come next.
+    const count = vector.receive(source.fd, Math.min(this.#asks, vector.count));
     if (count <= 0) return;
-    this.#filled = count;
+    this.#lies = isSpread ? 'spread' : 'in parts';
     let hasLarge = false;
     for (let i = 0; i < count && !this.#closed; i++) {
       hasLarge ||= vector.len(i) > PACKET_LEN_SMALL;
-      const wrong = this.#take(source, i);
+      const wrong = this.#take(source, vector, i, count);
       if (wrong !== undefined) this.#refusals.add(wrong);
     }
     this.#batch.handOn();
-    this.#asks = hasLarge ? Math.min(LARGE_MESSAGES, vector.count) : vector.count;
+    this.#asks = hasLarge ? LARGE_MESSAGES : this.#vector.count;
+    if (!hasLarge) this.#spread.forget();
   }
 
-  #take(source: Source, i: number): string | undefined {
-    const vector = this.#vector;
+  #take(source: Source, vector: MessageVector, i: number, count: number): string | undefined {
     if ((vector.flags(i) & (MSG_TRUNC | MSG_CTRUNC)) !== 0) return 'too long to receive';
-    const packet = this.#packet(i, vector.len(i));
     const payloads = source.coalesced?.(vector, i);
     if (typeof payloads === 'string') return payloads;
-    if (payloads !== undefined) {
-      payloads.at = packet.at;
-      payloads.end = packet.end;
-      return this.#batch.deal(payloads);
+    const len = vector.len(i);
+    if (this.#lies === 'spread' && !this.#isAsGuessed(payloads, len)) {
+      // What is dealt out now would be put where those behind it lie.
+      this.#batch.handOn();
+      for (let k = i; k < count; k++) this.#gather(k, vector.len(k));
+      this.#lies = 'gathered';
     }
-    const wrong = source.rebuild(vector, i, packet);
-    if (wrong === undefined) this.#batch.add(packet);
-    return wrong;
+    if (payloads === undefined) {
+      const packet = this.#packet(i, len);
+      const wrong = source.rebuild(vector, i, packet);
+      if (wrong === undefined) this.#batch.add(packet);
+      return wrong;
+    }
+    const isSpread = this.#lies === 'spread';
+    const { at } = isSpread ? this.#large[i]! : this.#packet(i, len);
+    payloads.at = at;
+    payloads.end = at + len;
+    payloads.spread = isSpread ? this.#spread.headersLen : 0;
+    payloads.slot = i * SPREAD_MAX;
+    const headersLen = UDP_HEADERS_LEN[payloads.family];
+    if (this.#spread.learn(headersLen, payloads.segment)) this.#arrange();
+    return this.#batch.deal(payloads);
   }
 
-  /** The data of message `i` in one piece. */
+  #isAsGuessed(payloads: Payloads | undefined, len: number): boolean {
+    if (payloads === undefined) return len <= this.#spread.segment;
+    return this.#spread.matches(UDP_HEADERS_LEN[payloads.family], payloads.segment);
+  }
+
+  /** The data of message `i` in one piece; what is spread is a single datagram. */
   #packet(i: number, len: number): Packet {
-    const small = this.#small[i]!;
+    if (this.#lies === 'gathered') return this.#large[i]!;
+    const isSpread = this.#lies === 'spread';
+    const small = isSpread ? this.#batch.slots[i * SPREAD_MAX]! : this.#small[i]!;
     small.reset();
+    if (isSpread) small.at += this.#spread.headersLen;
     small.end = small.at + len;
     if (len <= PACKET_LEN_SMALL) return small;
+    joinParts(small, this.#large[i]!, len);
+    return this.#large[i]!;
+  }
+
+  /** Into the large slot of the message. */
+  #gather(i: number, len: number): void {
     const large = this.#large[i]!;
-    joinParts(small, large, len);
-    return large;
+    const { slots } = this.#batch;
+    const first = i * SPREAD_MAX;
+    const { headersLen, segment } = this.#spread;
+    large.reset();
+    large.end = large.at + len;
+    this.#spread.gather(slots, first, slots[first]!.slotAt + HEADROOM + headersLen, segment, large);
+  }
+
+  /** As is guessed now. */
+  #arrange(): void {
+    const vector = this.#spreadVector;
+    const { isOn, headersLen, segment, slots } = this.#spread;
+    if (!isOn || vector === undefined) return;
+    for (const [i, { slotAt }] of this.#batch.slots.entries()) {
+      const at = slotAt + HEADROOM + headersLen;
+      vector.setBuffer(i, this.#memory.address(at, segment), segment);
+    }
+    for (let i = 0; i < LARGE_MESSAGES; i++) vector.setBuffers(i, i * SPREAD_MAX, slots);
   }
 }

@@ -41,7 +41,8 @@ export const CUT = {
   count: 7,
   room: 8,
   total: 9,
-  words: 10,
+  spread: 10,
+  words: 11,
 } as const;
 export const DEAL = {
   at: 0,
@@ -53,7 +54,8 @@ export const DEAL = {
   places: 6,
   count: 7,
   room: 8,
-  words: 9,
+  spread: 9,
+  words: 10,
 } as const;
 export const JOIN = {
   packets: 0,
@@ -100,6 +102,11 @@ export function compiledSegments(
   const words = (count: number) => ', uint32_t'.repeat(count);
   try {
     const loaded = c.koffi.load(library);
+    const layout = c.koffi.decode(loaded.symbol('testudo_segments_layout'), 'uint32_t', 2);
+    const [cutWords, dealWords] = layout as Iterable<number>;
+    if (cutWords !== CUT.words || dealWords !== DEAL.words) {
+      return `${library} is of another version; run "npm rebuild testudo"`;
+    }
     const job = (name: string) =>
       loaded.func(`int ${name}(uintptr_t${words(2)})`) as unknown as Job;
     const complete = loaded.func(`int testudo_complete(uintptr_t${words(5)})`) as unknown;

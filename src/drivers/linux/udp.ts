@@ -178,7 +178,7 @@ class PortSource implements Source {
     this.#port = port;
     this.#memory = memory;
     if (headerAt === undefined) return;
-    this.#payloads = { at: 0, end: 0, family, segment: 0, header: headerAt };
+    this.#payloads = { at: 0, end: 0, family, segment: 0, header: headerAt, spread: 0, slot: 0 };
   }
 
   coalesced(vector: MessageVector, i: number): Payloads | string | undefined {

@@ -32,18 +32,27 @@ export class SegmentRig {
     this.segments = segments;
   }
 
-  /** All segments of a large packet, `batch` at a time; a number: how the job ended. */
-  cut(whole: Uint8Array, segment: number, { room = 2048, batch = 64 } = {}): Uint8Array[] | number {
+  /**
+   * All segments of a large packet, `batch` at a time; a number: how the job ended. `spread`:
+   * octets of headers, behind room for which the payloads are put into the places themselves.
+   */
+  cut(
+    whole: Uint8Array,
+    segment: number,
+    { room = 2048, batch = 64, spread = 0 } = {},
+  ): Uint8Array[] | number {
     const { words } = this.memory;
-    this.#put(SegmentRig.IN, whole);
+    this.#put(SegmentRig.IN, spread > 0 ? this.#headersOf(whole, spread) : whole);
     const family = whole[0]! >> 4;
     const protocol = whole[family === 4 ? 9 : 6]!;
     this.#job(CUT.at, SegmentRig.IN, SegmentRig.IN + whole.length, family, protocol, segment);
     this.#places(batch, room);
     this.#job(CUT.places, SegmentRig.LISTS, batch, room);
     const pieces: Uint8Array[] = [];
+    this.#job(CUT.spread, spread);
     for (let from = 0, total = 1; from < total; ) {
       this.#job(CUT.from, from);
+      if (spread > 0) this.#spread(whole.subarray(spread + from * segment), segment, batch, spread);
       const done = this.segments.cut(SegmentRig.JOB);
       if (done <= 0) return done;
       pieces.push(...this.#written(done, room));
@@ -53,23 +62,25 @@ export class SegmentRig {
     return pieces;
   }
 
-  /** Payloads that lie in a row, each behind the header. */
+  /** Payloads that lie in a row, each behind the header; `spread`: those in their places. */
   deal(
     header: Uint8Array,
     payloads: Uint8Array,
     segment: number,
-    { room = 2048, batch = 64 } = {},
+    { room = 2048, batch = 64, isSpread = false } = {},
   ): Uint8Array[] | number {
     const headerAt = SegmentRig.LISTS + 4096;
     this.#put(headerAt, header);
-    this.#put(SegmentRig.IN, payloads);
+    this.#put(SegmentRig.IN, isSpread ? this.#headersOf(payloads, 0) : payloads);
     this.#job(DEAL.at, SegmentRig.IN, SegmentRig.IN + payloads.length, headerAt);
     this.#job(DEAL.family, header[0]! >> 4, segment);
     this.#places(batch, room);
     this.#job(DEAL.places, SegmentRig.LISTS, batch, room);
     const pieces: Uint8Array[] = [];
+    this.#job(DEAL.spread, isSpread ? header.length : 0);
     for (let from = 0; from < payloads.length; ) {
       this.#job(DEAL.from, from);
+      if (isSpread) this.#spread(payloads.subarray(from), segment, batch, header.length);
       const done = this.segments.deal(SegmentRig.JOB);
       if (done <= 0) return done;
       pieces.push(...this.#written(done, room));
@@ -136,6 +147,20 @@ export class SegmentRig {
       const len = this.memory.words[SegmentRig.LISTS / 4 + 2 * i + 1]!;
       return this.memory.bytes.slice(at, at + len);
     });
+  }
+
+  /** As much as the packet is long, but nothing that could be copied behind its headers. */
+  #headersOf(whole: Uint8Array, len: number): Uint8Array {
+    const octets = new Uint8Array(whole.length).fill(0xee);
+    octets.set(whole.subarray(0, len));
+    return octets;
+  }
+
+  #spread(payload: Uint8Array, segment: number, count: number, headersLen: number): void {
+    for (let i = 0; i < count && i * segment < payload.length; i++) {
+      const part = payload.subarray(i * segment, (i + 1) * segment);
+      this.#put(this.memory.words[SegmentRig.LISTS / 4 + 2 * i]! + headersLen, part);
+    }
   }
 
   #put(at: number, octets: Uint8Array): void {

@@ -69,6 +69,8 @@ describe.each(rigs())('byte loops, %s', (_, rig) => {
         const whole = twin.join(packets);
         expect(hex(twin.cut(whole, segment))).toEqual(hex(packets));
         expect(hex(rig.cut(whole, segment, { batch }))).toEqual(hex(packets));
+        const spread = twin.headersLen(whole);
+        expect(hex(rig.cut(whole, segment, { batch, spread }))).toEqual(hex(packets));
       }),
       { numRuns: 60 },
     );
@@ -203,7 +205,10 @@ describe.each(rigs())('byte loops, %s', (_, rig) => {
           const isRight = (one: Uint8Array) =>
             checksum.transportChecksumOk(one, twin.cursorOf(one));
           expect(expected.every(isRight)).toBe(true);
-          expect(hex(rig.deal(header, payloads, segment, { batch }))).toEqual(hex(expected));
+          for (const isSpread of [false, true]) {
+            const dealt = rig.deal(header, payloads, segment, { batch, isSpread });
+            expect(hex(dealt)).toEqual(hex(expected));
+          }
         },
       ),
       { numRuns: 20 },
@@ -238,6 +243,9 @@ describe.each(rigs())('byte loops, %s', (_, rig) => {
     expect(rig.cut(whole, 0)).toBe(FAILURE.malformed);
     expect(rig.cut(whole.subarray(0, 52), 100)).toBe(FAILURE.malformed);
     expect(rig.cut(whole, 100, { room: 100 })).toBe(FAILURE.tooLarge);
+    // Payloads that lie somewhere else than behind these headers.
+    expect(rig.cut(whole, 100, { spread: twin.headersLen(whole) - 4 })).toBe(FAILURE.malformed);
+    expect(rig.cut(whole, 100, { spread: twin.headersLen(whole) + 4 })).toBe(FAILURE.malformed);
     expect(rig.cut(new Uint8Array(0), 100)).toBe(FAILURE.malformed);
     expect(broken((p) => p.fill(0x46, 0, 1))).toBe(FAILURE.malformed);
     expect(broken((p) => p.fill(50, 9, 10))).toBe(FAILURE.malformed);

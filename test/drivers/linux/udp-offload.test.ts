@@ -1,3 +1,4 @@
+import { createSocket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { address } from '../../../src/base/address.ts';
@@ -239,8 +240,50 @@ describe.skipIf(!isLinux || process.getuid?.() !== 0)(
         rows.release();
       }
     });
+
+    test('rows of other sizes than the last one, and single datagrams between them', async () => {
+      const encap = openUdpEncap({ port: PORT, mark: 7557, families: [4] });
+      const other = createSocket('udp4');
+      const received: string[] = [];
+      const until = async (count: number) => {
+        for (let i = 0; i < 200 && received.length < count; i++) await sleep(5);
+        expect(received).toHaveLength(count);
+      };
+      const send = encap.sendBy(() => expect.fail('a row goes as one message'));
+      try {
+        encap.receive((packets, count) => {
+          for (let i = 0; i < count; i++) received.push(payloadOf(packets[i]!));
+        });
+        const sent: string[] = [];
+        // What is sent in one go is there when it is read: the guess is right, wrong, right again.
+        for (const go of [[1400], [1400, 1400], [1400, 'one', 1300, 1400, 'one'], ['one', 1300]]) {
+          for (const len of go) {
+            if (typeof len === 'string') {
+              const octets = counting(700 + sent.length);
+              sent.push(hex(octets));
+              await new Promise((resolve) => other.send(octets, PORT, '127.0.0.1', resolve));
+              continue;
+            }
+            const rows = new Rows([...many(30, { len }), { len: 55 }]);
+            sent.push(...rows.packets.map(payloadOf));
+            send(rows.packets, rows.packets.length);
+            rows.release();
+          }
+          await until(sent.length);
+        }
+        expect(received).toEqual(sent);
+        expect(encap.refused).toBe(0);
+      } finally {
+        encap.close();
+        other.close();
+      }
+    });
   },
 );
+
+function payloadOf({ bytes, at, end }: Packet): string {
+  return hex(bytes.subarray(at + 28, end));
+}
 
 function bound(c: Libc, port: number): number {
   const fd = c.socket(AF_INET, SOCK_DGRAM | SOCK_FLAGS, 0);
