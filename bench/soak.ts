@@ -127,6 +127,7 @@ async function main(): Promise<void> {
     way: values.way as Way,
     offload: !plain,
     compiled: true,
+    pinned: false,
     limited: false,
   });
   if (variant.absent !== undefined) throw new Error(variant.absent);

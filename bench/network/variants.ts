@@ -17,7 +17,15 @@ export function allVariants(wireguardGo: readonly string[]): Variant[] {
   const tiers = cryptoTiers().map(({ name }) => name);
   const [first, ...natives] = tiers;
   const ours = (crypto: string, way: Way, other: Partial<TestudoOptions> = {}) =>
-    testudo({ crypto, way, offload: true, compiled: true, limited: false, ...other });
+    testudo({
+      crypto,
+      way,
+      offload: true,
+      compiled: true,
+      pinned: false,
+      limited: false,
+      ...other,
+    });
   return [
     bare(false),
     relay(),
@@ -27,6 +35,7 @@ export function allVariants(wireguardGo: readonly string[]): Variant[] {
     ours(first!, 'tunnel-udp', { offload: false }),
     ...tiers.flatMap((crypto) => WAYS.map((way) => ours(crypto, way))),
     ...natives.map((crypto) => ours(crypto, 'tunnel-udp', { compiled: false })),
+    ...natives.map((crypto) => ours(crypto, 'tunnel-udp', { pinned: true })),
     bare(true),
     ...wireguardGo.map((program) => wireguard(program, true)),
     ...tiers.flatMap((crypto) => {

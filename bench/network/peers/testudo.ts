@@ -1,6 +1,9 @@
+import { execFileSync } from 'node:child_process';
+import { availableParallelism } from 'node:os';
 import { upCommand } from '../../../src/cli/up.ts';
 import { COMPILED_VARIABLE } from '../../../src/drivers/linux/compiled-library.ts';
 import { DaemonHost } from '../../../test/hosts/daemon-host.ts';
+import { hasTool } from '../../../test/hosts/namespaces.ts';
 import { cryptoTiers, uncompiledTiers } from '../../providers.ts';
 import { INNER_MTU, type Site, type Testbed } from '../testbed.ts';
 import type { Tunnel, Variant } from '../variant.ts';
@@ -16,6 +19,8 @@ export interface TestudoOptions {
   readonly offload: boolean;
   /** With what was compiled at installation. */
   readonly compiled: boolean;
+  /** Each host stays on a core of its own; all else runs where it likes. */
+  readonly pinned: boolean;
   readonly limited: boolean;
 }
 
@@ -33,11 +38,17 @@ const KEYS = [
 
 /** Our own host, with AES-128-GCM and manual keys. */
 export function testudo(options: TestudoOptions): Variant {
-  const { crypto, way, offload, compiled, limited } = options;
-  const without = `${offload ? '' : ', no offload'}${compiled ? '' : ', no compiler'}`;
+  const { crypto, way, offload, compiled, pinned, limited } = options;
+  const features = [
+    { isOn: !offload, text: ', no offload', id: '-plain' },
+    { isOn: !compiled, text: ', no compiler', id: '-koffi' },
+    { isOn: pinned, text: ', a core each', id: '-pinned' },
+    { isOn: limited, text: '', id: '-1500' },
+  ].filter(({ isOn }) => isOn);
+  const added = (what: 'text' | 'id') => features.map((one) => one[what]).join('');
   return {
-    name: `Testudo ${crypto}, ${WAY_TEXT[way]}${without}`,
-    id: `testudo-${crypto}-${way}${offload ? '' : '-plain'}${compiled ? '' : '-koffi'}${limited ? '-1500' : ''}`,
+    name: `Testudo ${crypto}, ${WAY_TEXT[way]}${added('text')}`,
+    id: `testudo-${crypto}-${way}${added('id')}`,
     limited,
     absent: whyNot(options),
     about: `AES-128-GCM by ${tierOf(options)?.description}`,
@@ -51,11 +62,13 @@ function tierOf({ crypto, compiled }: TestudoOptions) {
 }
 
 function whyNot(options: TestudoOptions): string | undefined {
-  const { crypto, offload } = options;
+  const { crypto, offload, pinned } = options;
   const tier = tierOf(options);
   if (tier?.provider === undefined) return tier?.absent ?? `no provider ${crypto}`;
   const knowsOffload = upCommand().options.some(({ long }) => long === '--offload');
   if (!offload && !knowsOffload) return 'testudo up has no --offload';
+  if (pinned && !hasTool('taskset')) return 'no taskset';
+  if (pinned && availableParallelism() < 2) return 'one core';
   return undefined;
 }
 
@@ -70,6 +83,11 @@ async function start(bed: Testbed, options: TestudoOptions): Promise<Tunnel> {
     const args = upArgs(options);
     const host = await DaemonHost.start(bed.lab, site.space, statements, args, environment);
     pids.push(host.pid);
+  }
+  // Threads included.
+  if (options.pinned) {
+    for (const [core, pid] of pids.entries())
+      execFileSync('taskset', ['-acp', `${core}`, `${pid}`]);
   }
   return isTunnel
     ? { from: bed.a.inner, to: bed.b.inner, pids }
