@@ -80,8 +80,8 @@ function opening({ machine, rounds, seconds, found }: Findings): string {
 const LIMITED_TEXT =
   'A pair of virtual devices hands whole trains of datagrams over in one piece, as between two ' +
   'guests of one hypervisor. For *a wire that carries nothing above 1500 octets*, segmentation of ' +
-  'UDP is off at the devices, so that each datagram crosses alone, and the receiver merges what ' +
-  'arrives, as the driver of a network card does.';
+  'TCP and UDP is off at the devices, so that each packet crosses alone, and the receiver merges ' +
+  'what arrives, as the driver of a network card does.';
 
 const TCP_TEXT =
   'iperf3, from A to B, after two seconds that do not count; the inner MTU is 1400 for all but ' +

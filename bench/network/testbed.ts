@@ -72,12 +72,13 @@ export class Testbed {
 
   /**
    * Lets nothing above 1500 octets onto the wire, as a network card does, and lets receivers put
-   * datagrams together again, as a driver does. A pair of devices otherwise hands over whole trains
-   * of datagrams that no wire could carry.
+   * segments and datagrams together again, as a driver does. A pair of devices otherwise hands over
+   * whole trains that no wire could carry; and it lets receivers put together only what comes from
+   * a device that leaves no segmentation of TCP to it (`veth_skb_is_eligible_for_gro` in Linux).
    */
   limitWire(): void {
     for (const { space } of this.sites) {
-      this.lab.sh(space, `ethtool -K ${WIRE} tx-udp-segmentation off gro on`);
+      this.lab.sh(space, `ethtool -K ${WIRE} tso off tx-udp-segmentation off gro on`);
     }
   }
 
