@@ -5,6 +5,7 @@ import { request } from '../daemon/control-client.ts';
 import { controlPath } from '../daemon/paths.ts';
 import type { SocketLine } from '../daemon/socket-status.ts';
 import type { Status } from '../daemon/status.ts';
+import type { BacklogCounts } from '../drivers/backlog-counts.ts';
 import { integer, socketOption } from './options.ts';
 import { socketsText } from './status-sockets.ts';
 
@@ -66,6 +67,7 @@ export function statusText(status: Status): string {
     ...Object.entries(status.packets)
       .filter(([, count]) => count > 0)
       .map(([what, count]) => row(count, what)),
+    ...(status.backlog ? backlogText(status.backlog) : []),
     '',
     'dropped',
     ...status.drops.map((drop) =>
@@ -82,6 +84,15 @@ export function statusText(status: Status): string {
 
 function row(count: number, what: string): string {
   return `${String(count).padStart(12)}  ${what}`;
+}
+
+function backlogText({ waited, waiting, pauses, full }: BacklogCounts): string[] {
+  if (waited === 0) return [];
+  return [
+    row(waited, `waited for a wire that is slower, ${waiting} do now`),
+    row(pauses, 'pauses of the local side meanwhile'),
+    row(full, 'had no room to wait, and are among those refused by the wire'),
+  ];
 }
 
 function workersText(workers: Status['workers']): string[] {

@@ -42,6 +42,9 @@ export function attachTun(options: TunOptions): HostAttachment {
     description: `TUN ${attachment.local.name}, ${ways.filter((way) => way !== '').join(', ')}`,
     describeIo: () => attachment.describeIo(),
     wire: attachment.wire,
+    get backlog() {
+      return attachment.wire.backlog.counts;
+    },
     local: attachment.local,
     inspect: attachment.inspect,
     errors: attachment.errors,
@@ -49,12 +52,14 @@ export function attachTun(options: TunOptions): HostAttachment {
     deliverToSockets: (packets, count, takers) =>
       deliverToSockets(packets, count, takers, attachment.local, sockets?.link),
     openSocketDevice() {
-      sockets ??= openSocketDevice({
+      if (sockets) return sockets;
+      sockets = openSocketDevice({
         ...socketDevicePlace(options),
         mtu: socketMtu(),
         families: families(),
         offload: options.offload ?? 'auto',
       });
+      attachment.wire.backlog.pauses(sockets.link);
       return sockets;
     },
     get socketDevice() {

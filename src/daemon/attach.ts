@@ -1,4 +1,5 @@
 import type { Address } from '../base/address.ts';
+import type { BacklogCounts } from '../drivers/backlog-counts.ts';
 import type { Link } from '../drivers/link.ts';
 import type { DiversionTable } from '../drivers/linux/diversion.ts';
 import type { DiverterEvents } from '../drivers/linux/diverter.ts';
@@ -15,6 +16,8 @@ export interface HostAttachment {
   /** For people: how packets are exchanged with the kernel, where there is a choice. */
   describeIo?(): readonly string[];
   readonly wire: Link;
+  /** Packets that wait because the wire is slower than the host; only where they do. */
+  readonly backlog?: BacklogCounts;
   /** What the local side sends and gets. */
   readonly local: Link;
   /**

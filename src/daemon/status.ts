@@ -1,4 +1,5 @@
 import { DROPS } from '../base/drop.ts';
+import { type BacklogCounts, sumOfBacklogs } from '../drivers/backlog-counts.ts';
 import type { Side } from '../engine/stats.ts';
 import type { Daemon } from './daemon.ts';
 import type { ShardStatus } from './shards/shards.ts';
@@ -20,6 +21,8 @@ export interface Status {
   readonly drops: readonly DropLine[];
   /** Packets that a link had no room for, or could not send. */
   readonly refused: Readonly<Record<string, number>>;
+  /** Packets that had to wait, since the wire was slower; none where that cannot be told. */
+  readonly backlog?: BacklogCounts;
   /** What each thread has done; none where there is one. */
   readonly workers: readonly ShardStatus[];
 }
@@ -81,6 +84,9 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
       ...(attachment.inspect ? { inspect: attachment.inspect.refused } : {}),
       ...(attachment.socketDevice ? { sockets: attachment.socketDevice.link.refused } : {}),
     },
+    ...(attachment.backlog
+      ? { backlog: sumOfBacklogs([attachment.backlog, ...(shards?.backlogsElsewhere ?? [])]) }
+      : {}),
     workers: shards?.status(host.stats) ?? [],
   };
 }

@@ -188,6 +188,7 @@ const ROWS_LEN = ROWS.reduce((sum, [segment, count, rest]) => sum + segment * co
 const ROW_SINK = `
 import json, socket, sys
 s = socket.socket(getattr(socket, sys.argv[1]), socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)
 s.bind((sys.argv[2], 5003))
 print("ready", flush=True)
 s.settimeout(20)

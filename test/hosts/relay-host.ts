@@ -4,15 +4,14 @@
  * the options as JSON; ends with its standard input, after a line of JSON with what it counted.
  */
 import { address } from '../../src/base/address.ts';
-import { openRaw } from '../../src/drivers/linux/raw.ts';
 import { openTun } from '../../src/drivers/linux/tun.ts';
-import { openUdpEncap } from '../../src/drivers/linux/udp.ts';
+import { openWire } from '../../src/drivers/linux/wire-link.ts';
 import {
   finishUdpHeaders,
   UDP_HEADERS_LEN,
   writeUdpHeaders,
 } from '../../src/drivers/udp-packet.ts';
-import type { Packet, PacketSink } from '../../src/wire/packet.ts';
+import type { Packet } from '../../src/wire/packet.ts';
 
 interface Options {
   readonly tun: string;
@@ -43,14 +42,14 @@ const { family } = address(local);
 const headersLen = UDP_HEADERS_LEN[family];
 const meta = { trafficClass: 0, hopLimit: 64 };
 
-const raw = openRaw({ mark: MARK, protocols: [50], families: [family] });
-const udp = openUdpEncap({ port: PORT, mark: MARK, families: [family], offload });
+const udp = { encapPort: PORT, rawIp: false };
+const wire = openWire({ mark: MARK, families: [family], offload, ...udp });
 const tuns = Array.from({ length: queues }, (_, i) => {
   const queue = i === 0 ? ('first' as const) : ('further' as const);
   return openTun({ name, mtu, offload, ...(queues > 1 ? { queue } : {}) });
 });
 const tun = tuns[0]!;
-const send: PacketSink = udp.sendBy(raw.send);
+for (const queue of tuns) wire.backlog.pauses(queue);
 const perQueue = tuns.map(() => 0);
 const seen = { batches: 0, packets: 0, follows: 0, received: 0, receivedBatches: 0 };
 const inner: Packet[] = [];
@@ -74,10 +73,10 @@ function seal(packets: readonly Packet[], count: number): void {
     writeUdpHeaders(packet.bytes, packet.at, family, us, them, meta);
     finishUdpHeaders(packet, family);
   }
-  send(packets, count);
+  wire.send(packets, count);
 }
 
-udp.receive((packets, count) => {
+wire.receive((packets, count) => {
   seen.receivedBatches++;
   seen.received += count;
   inner.length = 0;
@@ -88,13 +87,12 @@ udp.receive((packets, count) => {
   }
   tun.send(inner, count);
 });
-console.log(JSON.stringify({ ready: true, tun: tun.describe(), udp: udp.describe() }));
+console.log(JSON.stringify({ ready: true, tun: tun.describe(), udp: wire.describeEncap() }));
 
 process.stdin.on('end', () => {
-  const refused = [...tuns, udp, raw].flatMap(({ refusals }) => [...refusals]);
+  const refused = [...tuns, wire].flatMap(({ refusals }) => [...refusals]);
   console.log(JSON.stringify({ ...seen, perQueue, refused }));
   for (const queue of tuns) queue.close();
-  udp.close();
-  raw.close();
+  wire.close();
 });
 process.stdin.resume();

@@ -1,5 +1,6 @@
 import type { Address, Family } from '../../base/address.ts';
 import type { AhTransform, EspTransform } from '../../crypto/transform.ts';
+import type { BacklogCounts } from '../../drivers/backlog-counts.ts';
 import type { Path } from '../../engine/pmtu.ts';
 import type { Settings } from '../../engine/settings.ts';
 import type { SaSpec, SaState } from '../../sad/sa.ts';
@@ -128,6 +129,7 @@ export interface ShardWork {
   /** Packets that its links could not send. */
   readonly refusedByWire: number;
   readonly refusedByLocal: number;
+  readonly backlog: BacklogCounts;
 }
 
 /** Messages that another thread has sent; each is there as soon as `post` returned over there. */

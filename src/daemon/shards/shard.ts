@@ -1,5 +1,6 @@
 import type { Env } from '../../base/env.ts';
 import type { CryptoProvider } from '../../crypto/provider.ts';
+import { type BacklogCounts, NO_BACKLOG } from '../../drivers/backlog-counts.ts';
 import { Host } from '../../engine/host.ts';
 import { defaultSettings } from '../../engine/settings.ts';
 import { Sad } from '../../sad/sad.ts';
@@ -29,6 +30,8 @@ export interface ShardOptions {
   readonly deliver: PacketSink;
   /** What links could not send so far. */
   readonly refused: () => { readonly wire: number; readonly local: number };
+  /** What has waited for the wire; nothing does if not given. */
+  readonly backlog?: () => BacklogCounts;
   readonly readArrived: () => void;
   readonly stopped: () => void;
   /** See `ExchangeOptions`. */
@@ -138,14 +141,15 @@ export class Shard {
   }
 
   #report(read: boolean): void {
-    const { control, refused, readArrived } = this.#options;
+    const { control, refused, readArrived, backlog = () => NO_BACKLOG } = this.#options;
     if (read) readArrived();
     this.#exchange.drainNow(this.host);
     this.#endBatch();
     this.#tellPolicies();
     const { passed, taken, refused: full } = this.#exchange;
     const { wire, local } = refused();
-    const work = { passed, taken, refused: full, refusedByWire: wire, refusedByLocal: local };
+    const refusedBy = { refusedByWire: wire, refusedByLocal: local };
+    const work = { passed, taken, refused: full, ...refusedBy, backlog: backlog() };
     const cache = structuredClone(this.host.spd.cacheCounters);
     control.send({ kind: 'stats', numbers: numbersOf(this.host.stats), work, cache });
   }

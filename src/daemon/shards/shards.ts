@@ -1,5 +1,6 @@
 import type { Address, Family } from '../../base/address.ts';
 import type { Env } from '../../base/env.ts';
+import type { BacklogCounts } from '../../drivers/backlog-counts.ts';
 import type { Host } from '../../engine/host.ts';
 import type { Shard as EngineShard } from '../../engine/shard.ts';
 import { Stats } from '../../engine/stats.ts';
@@ -237,6 +238,11 @@ export class Shards {
       local += work.refusedByLocal;
     }
     return { wire, local };
+  }
+
+  /** What has waited for the wire at each of the others. */
+  get backlogsElsewhere(): readonly BacklogCounts[] {
+    return this.#known().map(({ work }) => work.backlog);
   }
 
   /** A row for each shard; as of the last report. */

@@ -32,6 +32,7 @@ function run({ self, memory, wakes, port, links: opened, crypto, ...start }: Thr
     transmit: (packets, count) => links.wire.send(packets, count),
     deliver: (packets, count) => links.local.send(packets, count),
     refused: () => ({ wire: links.wire.refused, local: links.local.refused }),
+    backlog: () => links.wire.backlog.counts,
     readArrived: () => readArrived(c),
     pause: pausePackets,
     stopped: () => {

@@ -8,12 +8,11 @@ import { libc } from './libc.ts';
 import { addHostAddress } from './netlink-link.ts';
 import { families, setReversePathFilter } from './network.ts';
 import type { OffloadWish } from './offload.ts';
-import { openErrors, openRaw, type RawLink } from './raw.ts';
+import { openErrors, type RawLink } from './raw.ts';
 import type { SocketPort } from './redirect-filter.ts';
 import { removeSocketRules } from './socket-device.ts';
 import { openTun, type TunLink } from './tun.ts';
-import { openUdpEncap, type UdpEncap } from './udp.ts';
-import { mergeWire, type RefusingLink } from './wire-link.ts';
+import { openWire, type WireLink } from './wire-link.ts';
 
 export interface AttachOptions {
   /**
@@ -58,7 +57,7 @@ export interface Attachment {
    */
   readonly local: Link;
   /** The network's side: ESP, AH and ESP in UDP in; whole IP packets out. */
-  readonly wire: RefusingLink;
+  readonly wire: WireLink;
   /**
    * Clear packets that came from the wire, to be judged. What may pass is sent to `local`, not back
    * here.
@@ -177,12 +176,10 @@ class Attached implements Attachment {
   readonly #options: AttachOptions;
   readonly #tun: string;
   #diverter: Diverter | undefined;
-  #raw: RawLink | undefined;
-  #udp: UdpEncap | undefined;
   #errors: RawLink | undefined;
   #local: TunLink | undefined;
   #inspect: TunLink | undefined;
-  #wire: RefusingLink | undefined;
+  #wire: WireLink | undefined;
   #events: DiverterEvents | undefined;
   #mtu: number | 'auto';
   #mtuNow = 0;
@@ -198,7 +195,7 @@ class Attached implements Attachment {
     return this.#local!;
   }
 
-  get wire(): RefusingLink {
+  get wire(): WireLink {
     return this.#wire!;
   }
 
@@ -212,7 +209,8 @@ class Attached implements Attachment {
 
   describeIo(): readonly string[] {
     const { name } = this.#local!;
-    const encap = this.#udp === undefined ? [] : [`ESP in UDP: ${this.#udp.describe()}`];
+    const how = this.#wire!.describeEncap();
+    const encap = how === undefined ? [] : [`ESP in UDP: ${how}`];
     return [`${name}: ${this.#local!.describe()}`, ...encap];
   }
 
@@ -234,17 +232,14 @@ class Attached implements Attachment {
       failed: (error) => this.#events?.failed(error),
     });
     diverter.open();
-    // Also when nothing is read from them: without a socket the kernel would answer what arrives.
     const { workers = 1 } = this.#options;
     const share = workers > 1 ? { self: 0, count: workers } : undefined;
-    this.#raw = openRaw({ mark, families: all, protocols: [50, 51], share });
+    this.#wire = openWire({ mark, families: all, rawIp, encapPort, offload, share });
     this.#errors = openErrors({ mark, families: all });
-    if (encapPort !== undefined)
-      this.#udp = openUdpEncap({ port: encapPort, mark, families: all, offload, share });
-    this.#wire = mergeWire(this.#raw, this.#udp, rawIp);
     this.#mtuNow = this.#currentMtu();
     const queue = share ? { queue: 'first' as const } : {};
     this.#local = openTun({ name: tun, mtu: this.#mtuNow, offload, ...queue });
+    this.#wire.backlog.pauses(this.#local);
     // Opened packets have sources that are routed elsewhere than to this device, if only one
     // direction is protected.
     setReversePathFilter(tun, '2');
@@ -316,9 +311,8 @@ class Attached implements Attachment {
   #closeDevices(): void {
     this.#inspect?.close();
     this.#local?.close();
-    this.#udp?.close();
+    this.#wire?.close();
     this.#errors?.close();
-    this.#raw?.close();
     this.#diverter?.close();
   }
 

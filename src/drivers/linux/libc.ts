@@ -77,6 +77,7 @@ export const EOPNOTSUPP = 95;
 export const O_RDWR = 2;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
+export const F_DUPFD_CLOEXEC = 1030;
 export const AF_INET = 2;
 export const AF_INET6 = 10;
 export const SOCK_DGRAM = 2;

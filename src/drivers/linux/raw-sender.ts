@@ -4,26 +4,33 @@ import * as ipv6 from '../../wire/ipv6.ts';
 import type { Packet } from '../../wire/packet.ts';
 import { SINGLES_MAX } from '../held.ts';
 import type { Refusals } from '../refusals.ts';
+import type { Backlog } from './backlog.ts';
 import { errnoReason } from './errno-name.ts';
 import { EAGAIN, type Libc, MSG_DONTWAIT } from './libc.ts';
 import { MessageVector } from './messages.ts';
 import { addressOf } from './native-memory.ts';
 
-/** Sends whole IP packets by header-included sockets, one for each family, in batches. */
+/**
+ * Sends whole IP packets by header-included sockets, one for each family, in batches. What they
+ * have no room for waits in the backlog; without one it is dropped.
+ */
 export class RawSender {
   readonly #c: Libc;
   readonly #refusals: Refusals;
+  readonly #backlog: Backlog | undefined;
   readonly #lanes = new Map<Family, Lane>();
 
-  constructor(c: Libc, refusals: Refusals) {
+  constructor(c: Libc, refusals: Refusals, backlog?: Backlog) {
     this.#c = c;
     this.#refusals = refusals;
+    this.#backlog = backlog;
   }
 
   /** Takes a socket over. */
   add(family: Family, fd: number): void {
     const vector = new MessageVector(this.#c, { messages: SINGLES_MAX });
-    this.#lanes.set(family, { fd, family, vector, used: 0 });
+    this.#lanes.set(family, { fd, family, vector, packets: [], used: 0 });
+    this.#backlog?.add(fd);
   }
 
   send(packets: readonly Packet[], count: number): void {
@@ -57,23 +64,32 @@ export class RawSender {
       addressOf(this.#c, packet.bytes) + packet.at,
       packet.end - packet.at,
     );
+    lane.packets[lane.used] = packet;
     lane.used++;
     return undefined;
   }
 
   /**
-   * sendmmsg stops at the first packet that fails: it is counted, and the rest goes on behind it.
+   * sendmmsg stops at the first packet that fails: it is counted, and the rest goes on behind it,
+   * unless it fails for lack of room.
    */
   #flush(lane: Lane): void {
     const { used, vector } = lane;
     lane.used = 0;
     for (let from = 0; from < used; ) {
-      const sent = this.#c.sendmmsg(lane.fd, vector.at(from), used - from, MSG_DONTWAIT);
+      const isWaiting = this.#backlog?.isWaiting ?? false;
+      const sent = isWaiting
+        ? 0
+        : this.#c.sendmmsg(lane.fd, vector.at(from), used - from, MSG_DONTWAIT);
       if (sent > 0) {
         from += sent;
         continue;
       }
-      const errno = this.#c.errno();
+      const errno = isWaiting ? EAGAIN : this.#c.errno();
+      if (errno === EAGAIN && this.#backlog) {
+        this.#backlog.keep(lane.fd, lane.packets, from, used);
+        return;
+      }
       const failed = errno === EAGAIN ? used - from : 1;
       this.#refusals.add(errnoReason(this.#c, errno), failed);
       from += failed;
@@ -89,4 +105,6 @@ interface Lane {
    * Messages that are filled in and not sent yet; their packets are borrowed until `send` returns.
    */
   used: number;
+  /** Which packet each message is. */
+  readonly packets: Packet[];
 }

@@ -7,6 +7,7 @@ import { PROTO } from '../../wire/protocol.ts';
 import { SINGLES_MAX } from '../held.ts';
 import type { Link } from '../link.ts';
 import { Refusals } from '../refusals.ts';
+import type { Backlog } from './backlog.ts';
 import {
   CONTROL_LEN,
   Control,
@@ -35,12 +36,14 @@ export interface RawOptions {
   /** Which IP protocols to receive: 50 and 51 for ESP and AH. Any protocol can be sent. */
   readonly protocols: readonly number[];
   readonly families: readonly Family[];
-  /** Octets that may wait in the kernel for each socket. Default 8 MiB. */
+  /** Octets that may wait in the kernel to be received by each socket. Default 8 MiB. */
   readonly bufferLen?: number;
   /** Packets that are read at once, 64 at most, which is the default. */
   readonly messages?: number;
   /** Of what arrives; all if not given. */
   readonly share?: Share | undefined;
+  /** Where packets wait that the kernel has no room for. Closed by its owner, and before this. */
+  readonly backlog: Backlog;
 }
 
 export interface RawLink extends Link {
@@ -69,7 +72,7 @@ const TELL_HEADERS = [
  * throws an Error that says what failed.
  */
 export function openRaw(options: RawOptions): RawLink {
-  return new Raw(libc('raw IP'), options, options.families);
+  return new Raw(libc('raw IP'), options, options.backlog);
 }
 
 /**
@@ -79,11 +82,26 @@ export function openRaw(options: RawOptions): RawLink {
 export function openErrors(options: Pick<RawOptions, 'mark' | 'families'>): RawLink {
   const protocols = [PROTO.ICMP, PROTO.ICMPV6];
   // They are small, and what is more than this is somebody who plays.
-  return new Raw(
-    libc('raw ICMP'),
-    { ...options, protocols, bufferLen: 256 << 10, messages: 8 },
-    [],
-  );
+  return new Raw(libc('raw ICMP'), { ...options, protocols, bufferLen: 256 << 10, messages: 8 });
+}
+
+/**
+ * Sends whole IP packets of any protocol by sockets of its own. What they have no room for is
+ * dropped. Throws an Error.
+ */
+export function openRawSender(
+  { mark, families }: Pick<RawOptions, 'mark' | 'families'>,
+  refusals: Refusals,
+): RawSender {
+  const c = libc('raw IP');
+  const sender = new RawSender(c, refusals);
+  try {
+    addSockets(c, sender, { mark, families, protocols: [] });
+  } catch (error) {
+    sender.close();
+    throw error;
+  }
+  return sender;
 }
 
 const ERROR_TYPES: Readonly<
@@ -108,15 +126,16 @@ class Raw implements RawLink {
   readonly name = 'raw';
   readonly #refusals = new Refusals();
   readonly #receiver: Receiver;
-  readonly #sender: RawSender;
+  readonly #sender: RawSender | undefined;
   readonly #control = new Control();
 
-  constructor(c: Libc, options: RawOptions, sendFamilies: readonly Family[]) {
+  /** Without a backlog it only receives. */
+  constructor(c: Libc, options: Omit<RawOptions, 'backlog'>, backlog?: Backlog) {
     this.#receiver = new Receiver(c, this.#refusals, {
       controlLen: CONTROL_LEN,
       messages: options.messages ?? SINGLES_MAX,
     });
-    this.#sender = new RawSender(c, this.#refusals);
+    this.#sender = backlog && new RawSender(c, this.#refusals, backlog);
     try {
       // All receiving sockets first: without one the kernel answers ESP by "protocol unreachable",
       // which would be protected and answered in turn.
@@ -128,9 +147,7 @@ class Raw implements RawLink {
           this.#receiver.add({ fd, rebuild });
         }
       }
-      for (const family of sendFamilies) {
-        this.#sender.add(family, open(c, options, family, IPPROTO_RAW, []));
-      }
+      if (this.#sender) addSockets(c, this.#sender, options);
     } catch (error) {
       this.close();
       throw error;
@@ -149,10 +166,13 @@ class Raw implements RawLink {
     this.#receiver.receive(handler);
   }
 
-  send: PacketSink = (packets, count) => this.#sender.send(packets, count);
+  send: PacketSink = (packets, count) => {
+    if (this.#sender) this.#sender.send(packets, count);
+    else this.#refusals.add('no socket to send by', count);
+  };
 
   close(): void {
-    this.#sender.close();
+    this.#sender?.close();
     this.#receiver.close();
   }
 
@@ -177,11 +197,22 @@ class Raw implements RawLink {
   }
 }
 
+function addSockets(c: Libc, sender: RawSender, options: Omit<RawOptions, 'backlog'>): void {
+  for (const family of options.families) {
+    sender.add(family, open(c, options, family, IPPROTO_RAW, []));
+  }
+}
+
 const IPPROTO_RAW = 255;
+/**
+ * Octets that may wait to be sent, for each family: fewer packets of the usual size than the queue
+ * of a network card takes (1,000), which drops what is more without a word.
+ */
+const SEND_BUFFER_LEN = 1 << 20;
 
 function open(
   c: Libc,
-  options: RawOptions,
+  options: Omit<RawOptions, 'backlog'>,
   family: Family,
   protocol: number,
   on: readonly (readonly [number, number])[],
@@ -192,7 +223,7 @@ function open(
     protocol,
     mark: options.mark,
     device: options.device,
-    bufferLen: options.bufferLen ?? 8 << 20,
+    bufferLen: protocol === IPPROTO_RAW ? SEND_BUFFER_LEN : (options.bufferLen ?? 8 << 20),
     on,
     icmpTypes: ERROR_TYPES[protocol]?.types,
     filter:

@@ -60,6 +60,8 @@ export class TunReader {
     spread: 0,
     slot: 0,
   };
+  /** Set, possibly by whoever is handed packets: what has been read is all there is for now. */
+  isPaused = false;
 
   constructor(c: Libc, fd: number, memory: PacketMemory, segments: Segments, refusals: Refusals) {
     this.#c = c;
@@ -87,9 +89,10 @@ export class TunReader {
   /** One turn: until nothing is left to read, or it is the turn of others. */
   read(): void {
     const batch = this.#batch;
-    for (let turn = 0; turn < TURN_MAX && !batch.isReleased; ) {
+    for (let turn = 0; turn < TURN_MAX && !batch.isReleased && !this.isPaused; ) {
       const { isOn, slots } = this.#spread;
       if (isOn && !batch.makeRoom(slots)) return;
+      if (this.isPaused) break;
       const i = batch.count;
       const read = isOn
         ? this.#readSpread(i)

@@ -4,6 +4,7 @@ import { followsBefore } from '../follows.ts';
 import { SINGLES_MAX } from '../held.ts';
 import type { Link } from '../link.ts';
 import { Refusals } from '../refusals.ts';
+import type { Pausable } from './backlog.ts';
 import {
   checkDeviceName,
   IFREQ_LEN,
@@ -49,13 +50,18 @@ export interface TunOptions {
   readonly queue?: 'first' | 'further';
 }
 
-export interface TunLink extends Link {
+export interface TunLink extends Link, Pausable {
   /**
    * Why packets were refused: names of errors, such as EINVAL for octets that the kernel does not
    * take for IP.
    */
   readonly refusals: ReadonlyMap<string, number>;
   setMtu(mtu: number): void;
+  /**
+   * While paused, nothing is read: the kernel keeps packets in the queue of the device, and drops
+   * what finds no room there.
+   */
+  pause(isPaused: boolean): void;
   /** For people: what the kernel leaves to us in large packets, or why it does not. */
   describe(): string;
 }
@@ -109,6 +115,7 @@ interface Io {
   sink: PacketSink;
   /** One turn of the event loop, so that a flood on this side does not starve the other. */
   read(): void;
+  pause(isPaused: boolean): void;
   write(packets: readonly Packet[], count: number): void;
   release(): void;
 }
@@ -121,6 +128,8 @@ class Tun implements TunLink {
   readonly #refusals: Refusals;
   #fd: number;
   #watch: Watch | undefined;
+  #isReceiving = false;
+  #isPaused = false;
 
   constructor(c: Libc, fd: number, name: string, io: Io, text: string, refusals: Refusals) {
     this.#c = c;
@@ -150,7 +159,14 @@ class Tun implements TunLink {
 
   receive(handler: PacketSink): void {
     this.#io.sink = handler;
-    if (this.#fd >= 0) this.#watch ??= watchPackets(this.#c, this.#fd, () => this.#io.read());
+    this.#isReceiving = true;
+    this.#follow();
+  }
+
+  pause(isPaused: boolean): void {
+    this.#isPaused = isPaused;
+    this.#io.pause(isPaused);
+    this.#follow();
   }
 
   send: PacketSink = (packets, count) => {
@@ -164,6 +180,17 @@ class Tun implements TunLink {
     this.#c.close(this.#fd);
     this.#fd = -1;
     this.#io.release();
+  }
+
+  #follow(): void {
+    const fd = this.#fd;
+    if (fd < 0) return;
+    if (this.#isReceiving && !this.#isPaused) {
+      this.#watch ??= watchPackets(this.#c, fd, () => this.#io.read());
+    } else {
+      this.#watch?.close();
+      this.#watch = undefined;
+    }
   }
 }
 
@@ -201,6 +228,9 @@ class SingleIo implements Io {
     if (count > 0) this.sink(this.#packets, count);
   }
 
+  /** A batch is a turn. */
+  pause(): void {}
+
   write(packets: readonly Packet[], count: number): void {
     for (let i = 0; i < count; i++) {
       const packet = packets[i]!;
@@ -236,6 +266,9 @@ function largeIo(
         reader.sink = sink;
       },
       read: () => reader.read(),
+      pause(isPaused): void {
+        reader.isPaused = isPaused;
+      },
       write: (packets, count) => writer.write(packets, count),
       release(): void {
         reader.release();

@@ -5,9 +5,8 @@ import * as ipv6 from '../../wire/ipv6.ts';
 import type { Packet, PacketSink } from '../../wire/packet.ts';
 import * as udp from '../../wire/udp.ts';
 import { BATCH_MAX } from '../held.ts';
-import type { Refusals } from '../refusals.ts';
 import { UDP_HEADERS_LEN, UDP_PAYLOAD_MAX } from '../udp-packet.ts';
-import { errnoReason } from './errno-name.ts';
+import type { Backlog } from './backlog.ts';
 import { EAGAIN, EINVAL, EIO, EMSGSIZE, EOPNOTSUPP, type Libc, MSG_DONTWAIT } from './libc.ts';
 import { MessageVector } from './messages.ts';
 import { type NativeBlock, nativeBlock, unpin } from './native-memory.ts';
@@ -33,13 +32,13 @@ const NONE: readonly Packet[] = [];
  * Sends rows of datagrams of one size from our port to one peer as one message (UDP_SEGMENT), which
  * the kernel carries through its layers as one packet. Everything else goes by raw sockets as
  * before. What the kernel does not take as one goes by them as well, so nothing is lost when a path
- * refuses.
+ * refuses. What it has no room for waits in the backlog.
  */
 export class UdpSender {
   readonly #c: Libc;
   readonly #memory: PacketMemory;
   readonly #port: number;
-  readonly #refusals: Refusals;
+  readonly #backlog: Backlog;
   readonly #lanes = new Map<Family, Lane>();
   readonly #singles: Packet[] = [];
   /** Hash of a destination to the rows that still go singly. */
@@ -49,11 +48,11 @@ export class UdpSender {
   #raw: PacketSink = () => {};
   #packets: readonly Packet[] = NONE;
 
-  constructor(c: Libc, memory: PacketMemory, port: number, refusals: Refusals) {
+  constructor(c: Libc, memory: PacketMemory, port: number, backlog: Backlog) {
     this.#c = c;
     this.#memory = memory;
     this.#port = port;
-    this.#refusals = refusals;
+    this.#backlog = backlog;
     this.#discover = nativeBlock(c, 8);
     this.#discover.view.setInt32(0, PMTUDISC_INTERFACE, true);
     this.#discover.view.setInt32(4, PMTUDISC_PROBE, true);
@@ -68,6 +67,7 @@ export class UdpSender {
     });
     const [froms, lens] = [new Array<number>(MESSAGES_MAX), new Array<number>(MESSAGES_MAX)];
     this.#lanes.set(family, { fd, family, vector, used: 0, buffers: 0, froms, lens, df: false });
+    this.#backlog.add(fd);
   }
 
   send(packets: readonly Packet[], count: number, raw: PacketSink): void {
@@ -152,20 +152,28 @@ export class UdpSender {
     lane.used = 0;
     lane.buffers = 0;
     for (let from = 0; from < used; ) {
-      const sent = this.#c.sendmmsg(lane.fd, vector.at(from), used - from, MSG_DONTWAIT);
+      const { isWaiting } = this.#backlog;
+      const sent = isWaiting
+        ? 0
+        : this.#c.sendmmsg(lane.fd, vector.at(from), used - from, MSG_DONTWAIT);
       if (sent > 0) {
         from += sent;
         continue;
       }
-      const errno = this.#c.errno();
+      const errno = isWaiting ? EAGAIN : this.#c.errno();
       if (errno === EAGAIN) {
-        let lost = 0;
-        for (; from < used; from++) lost += lane.lens[from]!;
-        this.#refusals.add(errnoReason(this.#c, errno), lost);
+        this.#keep(lane, from, used);
         return;
       }
       this.#sendSingly(lane, from, errno);
       from++;
+    }
+  }
+
+  #keep(lane: Lane, message: number, used: number): void {
+    for (let i = message; i < used; i++) {
+      const from = lane.froms[i]!;
+      this.#backlog.keep(lane.fd, this.#packets, from, from + lane.lens[i]!);
     }
   }
 

@@ -8,6 +8,7 @@ import {
   UDP_PAYLOAD_MAX,
   writeUdpHeaders,
 } from '../udp-packet.ts';
+import type { Backlog } from './backlog.ts';
 import type { Payloads } from './batch.ts';
 import {
   Control,
@@ -50,6 +51,8 @@ export interface UdpEncapOptions {
   readonly offload?: OffloadWish;
   /** Of what arrives, by sockets opened in the order of their numbers; all if not given. */
   readonly share?: Share | undefined;
+  /** Where packets wait that the kernel has no room for. Closed by its owner, and before this. */
+  readonly backlog: Backlog;
 }
 
 /** ESP in UDP: receives all of it, and sends what goes better by this port than by raw sockets. */
@@ -91,7 +94,7 @@ export function openUdpEncap(options: UdpEncapOptions): UdpEncap {
   const header = memory.take(64);
   const refusals = new Refusals();
   const receiver = new Receiver(c, refusals, { controlLen: CONTROL_LEN, segments });
-  const sender = segments && new UdpSender(c, memory, options.port, refusals);
+  const sender = segments && new UdpSender(c, memory, options.port, options.backlog);
   let isCoalescing = segments !== undefined;
   const close = () => {
     receiver.close();

@@ -26,7 +26,7 @@ describe.skipIf(process.platform !== 'linux')('descriptors that packets come by'
     closing = [];
   });
 
-  /** One that says when it is read; "packets" come by `wake`, and are read unless told otherwise. */
+  /** One that says when it is read; packets come by `wake`, and are taken off if told so. */
   function source(onRead: () => void, isRead = true): { fd: number; watch: Watch } {
     const fd = openWake(c);
     const watch = watchPackets(c, fd, () => {

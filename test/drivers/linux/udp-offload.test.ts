@@ -2,6 +2,7 @@ import { createSocket } from 'node:dgram';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { address } from '../../../src/base/address.ts';
+import { Backlog } from '../../../src/drivers/linux/backlog.ts';
 import { slotsAt } from '../../../src/drivers/linux/batch.ts';
 import {
   AF_INET,
@@ -14,7 +15,6 @@ import { withBlock } from '../../../src/drivers/linux/native-memory.ts';
 import { packetMemory, type Region } from '../../../src/drivers/linux/packet-memory.ts';
 import { openUdpEncap } from '../../../src/drivers/linux/udp.ts';
 import { UdpSender } from '../../../src/drivers/linux/udp-sender.ts';
-import { Refusals } from '../../../src/drivers/refusals.ts';
 import { prependUdp } from '../../../src/drivers/udp-packet.ts';
 import * as checksum from '../../../src/wire/checksum.ts';
 import * as ipv4 from '../../../src/wire/ipv4.ts';
@@ -27,6 +27,7 @@ const EIO = 5;
 const EAGAIN = 11;
 const PORT = 47_501;
 const LOOPBACK = { 4: address('127.0.0.1'), 6: address('::1') } as const;
+const ONE_WIRE = { deviceOf: () => 1, forget: () => undefined };
 const META = { trafficClass: 0x28, hopLimit: 9 };
 
 interface Wanted {
@@ -71,7 +72,7 @@ describe.skipIf(!isLinux)('rows of datagrams, sent', () => {
   let failures: number[];
   let singles: Packet[];
   let sender: UdpSender;
-  const refusals = new Refusals();
+  let backlog: Backlog;
 
   beforeEach(() => {
     const c = libc('a test');
@@ -88,29 +89,38 @@ describe.skipIf(!isLinux)('rows of datagrams, sent', () => {
         return failures.length > 0 ? -1 : c.sendmmsg(fd, messages, count, flags);
       },
     };
-    sender = new UdpSender(kernel, packetMemory(c), PORT, refusals);
+    backlog = new Backlog(c, ONE_WIRE);
+    sender = new UdpSender(kernel, packetMemory(c), PORT, backlog);
     sender.add(4, from);
+    backlog.sendBy((packets, count) => sender.send(packets, count, byRaw), byRaw);
   });
 
   afterEach(() => {
     const c = libc('a test');
+    backlog.close();
     c.close(from);
     c.close(to);
     sender.release();
   });
 
+  function byRaw(packets: readonly Packet[], count: number): void {
+    singles.push(...packets.slice(0, count));
+  }
+
   /** Sends, and says what came by the socket; what did not is in `singles`. */
   function send(wanted: readonly Wanted[]): string[] {
     const rows = new Rows(wanted);
-    sender.send(rows.packets, wanted.length, (packets, count) =>
-      singles.push(...packets.slice(0, count)),
-    );
-    const received = drain(libc('a test'), to);
+    sender.send(rows.packets, wanted.length, byRaw);
+    return received(rows);
+  }
+
+  function received(rows: Rows): string[] {
+    const octets = drain(libc('a test'), to);
     const known = rows.packets.map((packet) =>
       hex(packet.bytes.subarray(packet.at + 28, packet.end)),
     );
     rows.release();
-    return received.map((one) => String(known.indexOf(one)));
+    return octets.map((one) => String(known.indexOf(one)));
   }
 
   const row = { len: 500, to: PORT + 1 };
@@ -171,7 +181,7 @@ describe.skipIf(!isLinux)('rows of datagrams, sent', () => {
   ])('%s is not of the row', (_, spoil) => {
     const rows = new Rows(many(4, row));
     spoil(rows.packets[3]!.bytes, rows.packets[3]!.at);
-    sender.send(rows.packets, 4, (packets, count) => singles.push(...packets.slice(0, count)));
+    sender.send(rows.packets, 4, byRaw);
     expect(singles.map((one) => rows.packets.indexOf(one))).toEqual([3]);
     rows.release();
   });
@@ -184,13 +194,35 @@ describe.skipIf(!isLinux)('rows of datagrams, sent', () => {
     expect(send(many(3, row))).toEqual([]);
     expect(singles.length).toBe(6);
     expect(calls).toEqual([]);
-    expect(refusals.total).toBe(0);
+    expect(backlog.refusals.total).toBe(0);
   });
 
-  test('what the kernel has no room for is counted', () => {
+  test('what the kernel has no room for waits, and goes in rows and in order', async () => {
+    const wanted = [...many(4, row), ...many(5, { ...row, len: 300 }), ...many(3, row)];
+    const rows = new Rows(wanted);
     failures = [EAGAIN];
-    send(many(3, row));
-    expect(refusals.byReason.get('EAGAIN')).toBe(3);
+    sender.send(rows.packets.slice(0, 9), 9, byRaw);
+    expect(calls).toEqual([2]);
+    // There is room again, but not for those that came later.
+    sender.send(rows.packets.slice(9), 3, byRaw);
+    expect(calls).toEqual([2]);
+    expect(backlog.counts).toMatchObject({ waited: 12, waiting: 12 });
+    for (let i = 0; i < 100 && backlog.counts.waiting > 0; i++) await sleep(1);
+    expect(received(rows)).toEqual(order(0, 12));
+    expect(calls).toEqual([2, 3]);
+    expect(backlog.refusals.total).toBe(0);
+  });
+
+  test('rows that are sent singly do not overtake what waits', async () => {
+    failures = [EAGAIN];
+    const rows = new Rows([...many(3, row), ...many(2, { ...row, to: PORT + 2 })]);
+    sender.send(rows.packets, 5, byRaw);
+    expect(singles.length).toBe(0);
+    failures = [EIO];
+    for (let i = 0; i < 100 && backlog.counts.waiting > 0; i++) await sleep(1);
+    // The first was refused as a row, and went with the others.
+    expect(singles.map(({ len }) => len)).toEqual(rows.packets.slice(0, 3).map(({ len }) => len));
+    rows.release();
   });
 
   test('a TTL that a socket cannot set goes by raw sockets', () => {
@@ -208,7 +240,9 @@ describe.skipIf(!isLinux || process.getuid?.() !== 0)(
       [4, 'off'],
       [6, 'off'],
     ] as const)('IPv%i, offload %s: come in as they went out', async (family, offload) => {
-      const encap = openUdpEncap({ port: PORT, mark: 7557, families: [family], offload });
+      const backlog = new Backlog(libc('a test'), ONE_WIRE);
+      const all = { port: PORT, mark: 7557, backlog };
+      const encap = openUdpEncap({ ...all, families: [family], offload });
       const lens = [...many(40, { len: 1200 }), ...many(3, { len: 90 }), { len: 7 }, { len: 1560 }];
       const rows = new Rows(lens.map((one) => ({ ...one, family })));
       const received: string[] = [];
@@ -236,13 +270,15 @@ describe.skipIf(!isLinux || process.getuid?.() !== 0)(
           offload === 'auto' ? /UDP_SEGMENT and UDP_GRO/ : /switched off/,
         );
       } finally {
+        backlog.close();
         encap.close();
         rows.release();
       }
     });
 
     test('rows of other sizes than the last one, and single datagrams between them', async () => {
-      const encap = openUdpEncap({ port: PORT, mark: 7557, families: [4] });
+      const backlog = new Backlog(libc('a test'), ONE_WIRE);
+      const encap = openUdpEncap({ port: PORT, mark: 7557, families: [4], backlog });
       const other = createSocket('udp4');
       const received: string[] = [];
       const until = async (count: number) => {
@@ -274,6 +310,7 @@ describe.skipIf(!isLinux || process.getuid?.() !== 0)(
         expect(received).toEqual(sent);
         expect(encap.refused).toBe(0);
       } finally {
+        backlog.close();
         encap.close();
         other.close();
       }
