@@ -64,6 +64,8 @@ function octetsOf({ family, upper, host, port, len, df, options, part }: Sent): 
 function routed(layers: readonly LayerGiven[]): Pair {
   const pair = new Pair(layers, {
     mtu: 1500,
+    // Some fragments wait for others that are lost.
+    buffers: 40,
     settings: { dfbit: 'copy' },
     ports: { protocol: 17, dport: 9 },
   });

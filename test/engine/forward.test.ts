@@ -2,7 +2,7 @@ import { describe, expect, test } from 'vitest';
 import * as ipv6 from '../../src/wire/ipv6.ts';
 import { counting, fragmentHeader, ipv6Packet, udp } from '../wire/octets.ts';
 import { Pair } from './pair.ts';
-import { policy, Rig } from './rig.ts';
+import { BUFFERS, policy, Rig } from './rig.ts';
 
 /** What the kernel behind a TUN may have to forward must not have grown on the way through us. */
 
@@ -26,7 +26,7 @@ test('IPv6 fragments are judged as a whole, and go on no larger than they came',
   const data = delivered.flatMap((packet) => [...packet.slice(48)]);
   expect(data).toEqual([...DATAGRAM]);
   expect(one.drops()).toEqual({});
-  expect(one.host.buffersFree).toBe(128);
+  expect(one.host.buffersFree).toBe(BUFFERS);
 });
 
 test('a local side that does not forward gets the datagram', () => {
@@ -48,7 +48,7 @@ describe('IPv6 fragments into a tunnel, under a policy with ports', () => {
     expect(delivered.map((packet) => packet.length)).toEqual(lengths);
     expect(delivered.flatMap((packet) => [...packet.slice(48)])).toEqual([...DATAGRAM]);
     expect([a.drops(), b.drops()]).toEqual([{}, {}]);
-    expect([a.host.buffersFree, b.host.buffersFree]).toEqual([128, 128]);
+    expect([a.host.buffersFree, b.host.buffersFree]).toEqual([BUFFERS, BUFFERS]);
     expect(a.host.stats.outProtected).toBe(2);
   });
 
@@ -81,6 +81,6 @@ test.each([4, 6] as const)(
     const { wire, delivered } = pair.send(packet);
     expect(wire.length).toBe(2);
     expect(delivered).toEqual([packet]);
-    expect(pair.b.host.buffersFree).toBe(128);
+    expect(pair.b.host.buffersFree).toBe(BUFFERS);
   },
 );

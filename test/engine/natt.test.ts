@@ -7,6 +7,7 @@ import { Cursor, decode } from '../../src/wire/cursor.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import { concat, counting, hex, ipv4Packet, ipv6Packet, udp } from '../wire/octets.ts';
 import { Pair, type PairOptions } from './pair.ts';
+import { BUFFERS } from './rig.ts';
 
 const nat = { encapsulation: { srcPort: 4500, dstPort: 4500 } } as const;
 const PLAIN = ipv4Packet({ protocol: 17 }, udp(counting(30)));
@@ -132,7 +133,7 @@ describe('keep-alives', () => {
     pair.b.input(p!);
     expect(pair.b.drops()).toEqual({ 'in natt-keepalive': 1 });
     expect([poll(5), poll(20), a.host.stats.keepalivesSent]).toEqual([0, 1, 2]);
-    expect(a.host.buffersFree).toBe(128);
+    expect(a.host.buffersFree).toBe(BUFFERS);
   });
 
   test('the interval is a setting that works from when it is changed', () => {

@@ -19,7 +19,7 @@ import {
 } from '../wire/octets.ts';
 import { icmpError, tooBig } from './errors.ts';
 import { A, B, endsOf, type LayerGiven, Pair, type PairOptions } from './pair.ts';
-import { policy, Rig, request, sa } from './rig.ts';
+import { BUFFERS, policy, Rig, request, sa } from './rig.ts';
 
 const DF = ipv4.FLAG_DF;
 const copying = { settings: { dfbit: 'copy' as const } };
@@ -206,7 +206,7 @@ describe('an error is not believed', () => {
             expect(path.mtu).toBeGreaterThanOrEqual(PATH_MTU_MIN[path.destination.family]);
             expect(path.mtu).toBeLessThan(sent!.length);
           }
-          expect(pair.a.host.buffersFree).toBe(128);
+          expect(pair.a.host.buffersFree).toBe(BUFFERS);
         },
       ),
       { numRuns: 200 },

@@ -126,6 +126,15 @@ export function policy(
   };
 }
 
+/**
+ * How many buffers a host of a test has unless it says otherwise. One file makes thousands of
+ * hosts, and the usual 128 buffers of 64 kB are memory that is cleared for each, and collected
+ * again. Those to whom more than a few fragments are sent at a time say so.
+ */
+export const BUFFERS = 16;
+/** Places in the flow caches, which are fewer for the same reason. */
+export const FLOWS = 256;
+
 export interface RigOptions {
   readonly env?: ReturnType<typeof testEnv>;
   readonly settings?: Partial<Settings>;
@@ -162,7 +171,11 @@ export class Rig {
       sequences: options.sequences ?? memorySequences(),
       expired: (one, limit) => this.expired.push([one, limit]),
     });
-    this.spd = new Spd({ clock: this.env.clock, expired: (one) => this.gone.push(one) });
+    this.spd = new Spd({
+      clock: this.env.clock,
+      expired: (one) => this.gone.push(one),
+      flows: FLOWS,
+    });
     this.host = new Host({
       env: this.env,
       sad: this.sad,
@@ -170,7 +183,7 @@ export class Rig {
       settings: { ...defaultSettings(), ...options.settings },
       ...(options.mtu === undefined ? {} : { mtu: options.mtu }),
       ...(options.events === undefined ? {} : { events: options.events }),
-      ...(options.buffers === undefined ? {} : { buffers: options.buffers }),
+      buffers: options.buffers ?? BUFFERS,
       ...(options.shard === undefined ? {} : { shard: options.shard }),
       forwards: options.forwards ?? false,
       sockets: new SocketPolicies(options.sockets),

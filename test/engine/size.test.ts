@@ -15,7 +15,7 @@ import {
   udp,
 } from '../wire/octets.ts';
 import { endsOf, type LayerGiven, Pair } from './pair.ts';
-import { policy, Rig } from './rig.ts';
+import { BUFFERS, policy, Rig } from './rig.ts';
 
 const DF = ipv4.FLAG_DF;
 const MF = ipv4.FLAG_MF;
@@ -186,7 +186,7 @@ describe('outer fragments', () => {
       expect(pair.a.host.stats.fragmentsMade).toBe(3);
       expect(pair.b.input(wire[2]!, wire[0]!)).toEqual([]);
       expect(pair.b.input(wire[1]!)).toEqual([packet]);
-      expect(pair.b.host.buffersFree).toBe(128);
+      expect(pair.b.host.buffersFree).toBe(BUFFERS);
     },
   );
 
@@ -243,7 +243,7 @@ describe('inner fragments', () => {
       expect([pair.a.drops(), pair.b.drops()]).toEqual([{}, {}]);
       expect(delivered).toEqual([all]);
       expect(pair.a.host.stats.reassembled).toBe(1);
-      expect(pair.a.host.buffersFree).toBe(128);
+      expect(pair.a.host.buffersFree).toBe(BUFFERS);
     },
   );
 

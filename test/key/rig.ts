@@ -17,6 +17,7 @@ import type {
   SaExtension,
   SaType,
 } from '../../src/wire/pfkey-message.ts';
+import { FLOWS } from '../engine/rig.ts';
 
 /**
  * A key engine with its tables, a clock that stands still until told, and everything that it
@@ -60,6 +61,7 @@ export function rig(options: { saMax?: number; policyMax?: number } = {}): Rig {
   const spd = new Spd({
     clock: env.clock,
     expired: (policy) => engine.policyExpired(policy),
+    flows: FLOWS,
     ...(policyMax === undefined ? {} : { policyMax }),
   });
   const settings = defaultKeySettings();

@@ -28,7 +28,7 @@ import { Cursor, decode } from '../../src/wire/cursor.ts';
 import { type Packet, packetFrom } from '../../src/wire/packet.ts';
 import type { Message } from '../../src/wire/pfkey-message.ts';
 import { PROTO } from '../../src/wire/protocol.ts';
-import { testEnv } from '../engine/rig.ts';
+import { BUFFERS, FLOWS, testEnv } from '../engine/rig.ts';
 
 /** What went over a wire: from where to where, as what, and with which SPI. */
 export interface Seen {
@@ -113,7 +113,11 @@ export class Node {
       sequences: memorySequences(),
       expired: (sa, limit) => this.engine.expired(sa, limit),
     });
-    this.spd = new Spd({ clock, expired: (policy) => this.engine.policyExpired(policy) });
+    this.spd = new Spd({
+      clock,
+      expired: (policy) => this.engine.policyExpired(policy),
+      flows: FLOWS,
+    });
     this.engine = new KeyEngine({
       env,
       sad: this.sad,
@@ -132,6 +136,7 @@ export class Node {
         natMapping: (sa, from, to) => this.engine.natMapping(sa, from, to),
       },
       mtu,
+      buffers: BUFFERS,
       forwards: forward !== undefined,
       transmit: (packets, count) => packets.slice(0, count).forEach(transmit),
       deliver: (packets, count) => this.#deliver(packets, count),

@@ -8,6 +8,7 @@ import { Sad } from '../../src/sad/sad.ts';
 import { memorySequences } from '../../src/sad/sequence.ts';
 import { SharedValues } from '../../src/sad/shared-values.ts';
 import { Slab } from '../../src/sad/slab.ts';
+import { is } from '../is.ts';
 
 const NO_KEYS = { auth: 0, encrypt: 0, authKey: new Uint8Array(0), encryptKey: new Uint8Array(0) };
 const NAT = { srcPort: 4500, dstPort: 4500 };
@@ -111,15 +112,15 @@ function compare(sad: Sad): void {
         for (const old of [false, true]) {
           for (const mode of ['transport', 'tunnel'] as const) {
             const found = sad.outbound('esp', mode, src, dst, reqid, old);
-            expect(found).toBe(outboundOf(all, mode, src, dst, reqid, old));
+            is(found, outboundOf(all, mode, src, dst, reqid, old));
           }
         }
       }
     }
     for (const spi of [256, 257, 258, 259]) {
       const found = all.find(({ spec }) => spec.spi === spi && sameAddress(spec.dst, src));
-      expect(sad.get('esp', spi, src)).toBe(found);
-      expect(sad.inbound('esp', spi, src.bytes, 0, src.bytes.length)).toBe(found);
+      is(sad.get('esp', spi, src), found);
+      is(sad.inbound('esp', spi, src.bytes, 0, src.bytes.length), found);
     }
   }
   const reqids = new Set(all.map(({ spec }) => spec.reqid));

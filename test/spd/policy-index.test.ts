@@ -9,6 +9,7 @@ import { Cursor, decode, isExtension } from '../../src/wire/cursor.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
 import * as ipv6 from '../../src/wire/ipv6.ts';
 import { policy } from '../engine/rig.ts';
+import { is } from '../is.ts';
 import { fragmentHeader } from '../wire/octets.ts';
 
 /** The index against the dumbest possible version: every policy in its order, one by one. */
@@ -144,10 +145,10 @@ function compare(spd: Spd, world: World, family: 4 | 6, packets: number): Record
   const bytes = Array.from({ length: packets }, () => world.packet(family));
   expectTogether(spd, bytes, policies);
   for (const p of bytes) {
-    expect(decode(p, 0, p.length, cursor)).toBeUndefined();
+    is(decode(p, 0, p.length, cursor), undefined);
     const expected = slowLookup(policies, p, cursor);
     // Twice, since the second answer may come from the cache.
-    for (const _ of [1, 2]) expect(spd.lookup('out', p, cursor)).toBe(expected);
+    for (const _ of [1, 2]) is(spd.lookup('out', p, cursor), expected);
     seen[typeof expected === 'string' ? expected : 'policy']++;
   }
   return seen;
@@ -158,7 +159,7 @@ function expectTogether(spd: Spd, bytes: readonly Uint8Array[], policies: readon
   const packets = [...bytes, ...bytes.slice(0, 3), ...OTHERS].map((p) => ({ bytes: p }));
   const cursors = packets.map(({ bytes: p }) => {
     const cursor = new Cursor();
-    expect(decode(p, 0, p.length, cursor)).toBeUndefined();
+    is(decode(p, 0, p.length, cursor), undefined);
     return cursor;
   });
   const family = cursors[0]!.family;
@@ -166,7 +167,7 @@ function expectTogether(spd: Spd, bytes: readonly Uint8Array[], policies: readon
   spd.lookupBatch('out', packets, cursors, packets.length, answers);
   for (const [i, cursor] of cursors.entries()) {
     const known = cursor.family === family ? policies : [];
-    expect(answers[i]).toBe(slowLookup(known, packets[i]!.bytes, cursor));
+    is(answers[i], slowLookup(known, packets[i]!.bytes, cursor));
   }
 }
 

@@ -22,7 +22,9 @@ export function concat(...parts: readonly Uint8Array[]): Uint8Array {
 
 /** Octets 0, 1, 2 ... so that a misplaced one is seen. */
 export function counting(len: number): Uint8Array {
-  return Uint8Array.from({ length: len }, (_, i) => (i * 7 + (i >> 8)) & 255);
+  const octets = new Uint8Array(len);
+  for (let i = 0; i < len; i++) octets[i] = i * 7 + (i >> 8);
+  return octets;
 }
 
 export interface Ipv4Fields {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -78,36 +78,5 @@ describe.skipIf(process.platform !== 'linux')('which loops', () => {
     expect(compiledSegments(libc('a test'), memory, file)).toMatch(/package.json cannot be loaded/);
     const { base, size } = memory;
     expect(wasmSegments({ base, size, wasm: undefined })).toBe('WebAssembly is switched off');
-  });
-});
-
-/** Those that compare the loops with their plain versions, and those that are hostile to them. */
-const DRIVING = ['test/drivers/linux/segments.test.ts', 'test/fuzz/fuzz.test.ts'];
-
-test('the compiled loops, with sanitizers', { timeout: 120_000 }, () => {
-  inFolder((folder) => {
-    const library = join(folder, 'sanitized.so');
-    const { stdout } = spawnSync('cc', ['-print-file-name=libasan.so'], { encoding: 'utf8' });
-    const build = ['native/build.mjs', '--sanitize', library, 'fast'];
-    const first = stdout?.trim() ?? '';
-    if (!existsSync(first) || spawnSync(process.execPath, build, { cwd: ROOT }).status !== 0) {
-      if (process.env.CI === 'true') throw new Error('CI needs a compiler with sanitizers');
-      console.log('segments-build.test.ts: no compiler with sanitizers, not tested with them');
-      return;
-    }
-    const vitest = ['node_modules/vitest/vitest.mjs', 'run', '--project', 'unit', ...DRIVING];
-    const run = spawnSync(process.execPath, [...vitest, '-t', 'compiled|segments|tun '], {
-      cwd: ROOT,
-      encoding: 'utf8',
-      env: {
-        ...process.env,
-        TESTUDO_TEST_FAST: library,
-        LD_PRELOAD: first,
-        // Node itself frees nothing at its end, and V8 reserves more than there is.
-        ASAN_OPTIONS: 'detect_leaks=0:allocator_may_return_null=1',
-      },
-    });
-    expect(run.status, run.stdout + run.stderr).toBe(0);
-    expect(run.stdout).toMatch(/^[1-9]\d+ passed, 0 failed/m);
   });
 });

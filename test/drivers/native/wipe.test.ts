@@ -94,28 +94,30 @@ function masked(octets: Uint8Array): Uint8Array {
   return Uint8Array.from(octets, (octet) => octet ^ MASK);
 }
 
-/** How often each secret stands in the memory that this process may write to. */
+/**
+ * How often each secret stands in the memory that this process may write to, wherever it begins.
+ * Memory is looked through a word at a time: one of the first four words that begin within a secret
+ * is at a multiple of four.
+ */
 function places(secrets: readonly Uint8Array[]): number[] {
   const counts = secrets.map(() => 0);
-  const first = new Map<number, number[]>();
-  secrets.forEach((secret, i) => {
-    const start = ((secret[0]! ^ MASK) << 8) | (secret[1]! ^ MASK);
-    first.set(start, [...(first.get(start) ?? []), i]);
-  });
-  const isFirst = new Uint8Array(1 << 16);
-  for (const start of first.keys()) isFirst[start] = 1;
+  const words = wordsOf(secrets);
+  const isThere = new Uint8Array(1 << 16);
+  for (const word of words.keys()) isThere[word & 0xffff] = 1;
   const piece = new Uint8Array(new ArrayBuffer(PIECE + OVERLAP));
+  const inWords = new Uint32Array(piece.buffer);
   const own = addressOf(openSsl!.koffi, piece);
   const memory = openSync('/proc/self/mem', 'r');
   for (const [begin, end] of writable()) {
     for (let at = begin; at < end; at += PIECE) {
       // What was just read is no find.
       if (at < own + piece.length && at + piece.length > own) continue;
-      const len = read(memory, piece, at, Math.min(piece.length, end - at));
-      for (let i = 0; i + 16 <= len; i++) {
-        if (isFirst[(piece[i]! << 8) | piece[i + 1]!] === 0) continue;
-        for (const which of first.get((piece[i]! << 8) | piece[i + 1]!)!) {
-          const isCounted = i < PIECE && stands(piece, i, secrets[which]!);
+      const count = read(memory, piece, at, Math.min(piece.length, end - at)) >>> 2;
+      for (let i = 0; i < count; i++) {
+        if (isThere[inWords[i]! & 0xffff] === 0) continue;
+        for (const { which, skipped } of words.get(inWords[i]!) ?? []) {
+          const from = 4 * i - skipped;
+          const isCounted = from >= 0 && from < PIECE && stands(piece, from, secrets[which]!);
           if (isCounted) counts[which]!++;
         }
       }
@@ -124,6 +126,19 @@ function places(secrets: readonly Uint8Array[]): number[] {
   piece.fill(0);
   closeSync(memory);
   return counts;
+}
+
+/** By the four octets that are looked for: in which secret, behind how many of its octets. */
+function wordsOf(secrets: readonly Uint8Array[]) {
+  const words = new Map<number, { readonly which: number; readonly skipped: number }[]>();
+  for (const [which, secret] of secrets.entries()) {
+    for (const skipped of [0, 1, 2, 3]) {
+      const octets = secret.slice(skipped, skipped + 4).map((octet) => octet ^ MASK);
+      const word = new Uint32Array(octets.buffer)[0]!;
+      words.set(word, [...(words.get(word) ?? []), { which, skipped }]);
+    }
+  }
+  return words;
 }
 
 function stands(piece: Uint8Array, at: number, secret: Uint8Array): boolean {
