@@ -20,7 +20,8 @@ import { profile, type Shares, sharesOf } from './stages.ts';
 /** How long the profiler looks at each size: thousands of samples. */
 const PROFILE_MS = 700;
 
-const OF_ONE_FLOW = ['row', 'one'] as const;
+/** Of one SA. */
+const FLOWS = ['row', 'one', 'many'] as const;
 export const SIDES = ['seal', 'open'] as const;
 export type Side = (typeof SIDES)[number];
 
@@ -65,7 +66,7 @@ function makePair({ crypto, mode, inUdp }: Options, subject: Subject): EnginePai
 
 function subjectsOf({ sizes, tables }: Options): Subject[] {
   return [
-    ...sizes.flatMap((octets) => OF_ONE_FLOW.map((flows) => ({ octets, tunnels: 1, flows }))),
+    ...sizes.flatMap((octets) => FLOWS.map((flows) => ({ octets, tunnels: 1, flows }))),
     ...tables.map((tunnels) => ({ octets: 1400, tunnels, flows: 'all' }) as const),
   ];
 }

@@ -9,7 +9,7 @@ import { Sad } from '../src/sad/sad.ts';
 import { memorySequences } from '../src/sad/sequence.ts';
 import { PORT_ANY, type PolicySpec, PROTOCOL_ANY, type Request } from '../src/spd/policy.ts';
 import { Spd } from '../src/spd/spd.ts';
-import { setU32 } from '../src/wire/bytes.ts';
+import { setU16, setU32 } from '../src/wire/bytes.ts';
 import * as ipv4 from '../src/wire/ipv4.ts';
 import { PACKET_LEN_SMALL, type Packet, PacketArena } from '../src/wire/packet.ts';
 import * as udp from '../src/wire/udp.ts';
@@ -17,7 +17,7 @@ import * as udp from '../src/wire/udp.ts';
 /** Packets that are handed to a host at once. */
 export const BATCH = 64;
 
-export type Flows = 'row' | 'one' | 'all';
+export type Flows = 'row' | 'one' | 'many' | 'all';
 
 export interface EnginePairOptions {
   readonly provider: CryptoProvider;
@@ -31,7 +31,8 @@ export interface EnginePairOptions {
   readonly tunnels: number;
   /**
    * Whether the packets of a batch are cut from one large packet, as those of a TCP stream are, or
-   * only of one flow, or each goes through another SA than the one before.
+   * only of one flow, or each of another one through the same SA, or each goes through another SA
+   * than the one before.
    */
   readonly flows: Flows;
 }
@@ -83,6 +84,7 @@ export class EnginePair {
       packet.follows = flows === 'row' && i > 0;
       packet.end = packet.at + octets;
       bytes.copyWithin(packet.at, this.#head.at, this.#head.at + HEADERS_LEN);
+      if (flows === 'many') setU16(bytes, packet.at + ipv4.HEADER_LEN, 1024 + i);
       if (flows === 'all') this.#turn(packet);
     }
   }

@@ -3,6 +3,7 @@ import { cpus } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { type CaseShares, type CaseTimes, SIDES, type Side, type Subject } from './engine-case.ts';
+import type { Flows } from './engine-pair.ts';
 import { table } from './markdown.ts';
 import { median, spread } from './numbers.ts';
 import { engineTiers } from './providers.ts';
@@ -32,7 +33,10 @@ export interface EngineRow extends Times {
 }
 
 export interface EngineFindings {
-  /** By size, all packets of one flow: cut from one large packet, as in a TCP stream, and not. */
+  /**
+   * By size, all packets through one SA: cut from one large packet, as in a TCP stream; of one
+   * flow; and each of another flow than the one before.
+   */
   readonly sizes: readonly EngineRow[];
   /**
    * By the number of SAs, each with a policy of its own; every packet goes through another SA than
@@ -82,6 +86,14 @@ function isSame(one: Subject, other: Subject): boolean {
   return one.octets === other.octets && one.flows === other.flows;
 }
 
+/** How the table calls them. */
+const FLOWS: Readonly<Record<Flows, string>> = {
+  row: ' in a row',
+  one: '',
+  many: ', many flows',
+  all: ', many SAs',
+};
+
 /** Markdown: one row for each provider, size and side, with the stages. */
 export function stageTable(rows: readonly EngineRow[]): string {
   const head = ['ns per packet', 'total', ...STAGES, 'rest', 'mean of all batches'];
@@ -93,7 +105,7 @@ export function stageTable(rows: readonly EngineRow[]): string {
         (total * shares[stage]).toFixed(0),
       );
       const { octets, flows } = subject;
-      const name = `${crypto}, ${octets} octets${flows === 'row' ? ' in a row' : ''}, ${side}`;
+      const name = `${crypto}, ${octets} octets${FLOWS[flows]}, ${side}`;
       return [name, spread(middle), ...stages, median(all).toFixed(0)];
     });
   return table(head, lines);

@@ -9,21 +9,30 @@ export type Stage = (typeof STAGES)[number] | 'rest';
 export type Shares = Readonly<Record<Stage, number>>;
 
 /** Functions that do the cryptography, wherever they are called from. */
-const CRYPTO = /^(seal|open|sealLater|openLater|run|ok|settle)$/;
+const CRYPTO = /^((seal|open)(Row)?(Later)?|#sealRow|run|ok|countOk|settle)$/;
 const CRYPTO_FILE = /\/(crypto\/|native\/|engine\/crypto-round)[^/]*\.[jt]s$/;
 /** As built, and as tests load them. */
 const HOST_FILE = /\/engine\/host\.[jt]s$/;
 
 /** Which function of the engine begins which stage, on the way out and in. */
 const BEGINS: Readonly<Record<'seal' | 'open', Readonly<Record<string, Stage>>>> = {
-  seal: { '#decide': 'decide', '#prepare': 'prepare', seal: 'crypto', '#complete': 'complete' },
+  seal: {
+    '#decide': 'decide',
+    '#joins': 'decide',
+    '#gather': 'decide',
+    '#prepare': 'prepare',
+    seal: 'crypto',
+    '#complete': 'complete',
+  },
   open: {
     '#read': 'prepare',
-    '#prepare': 'prepare',
-    open: 'crypto',
-    '#open': 'crypto',
+    '#lead': 'prepare',
+    '#prepareAll': 'prepare',
+    '#openAll': 'crypto',
     '#complete': 'complete',
+    '#completeRow': 'complete',
     '#judge': 'decide',
+    '#deliverRow': 'decide',
   },
 };
 

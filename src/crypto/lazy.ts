@@ -2,7 +2,7 @@ import { assert } from '../base/assert.ts';
 import type { Algorithm } from './algorithms.ts';
 import type { CryptoProvider, TransformSpec } from './provider.ts';
 import { checkAhSpec, checkEspSpec } from './spec.ts';
-import type { AhTransform, EspTransform, JobQueue } from './transform.ts';
+import type { AhTransform, EspTransform, JobPacket, JobQueue } from './transform.ts';
 
 /**
  * A provider whose transforms are made at their first packet: what node:crypto or a native library
@@ -139,6 +139,30 @@ class LazyEsp implements EspTransform {
 
   openLater(p: Uint8Array, at: number, end: number, seqHigh: number): number {
     return (this.#made ?? this.#make()).openLater!(p, at, end, seqHigh);
+  }
+
+  sealRowLater(
+    packets: readonly JobPacket[],
+    from: number,
+    count: number,
+    by: number,
+    len: number,
+    seqHigh: number,
+  ): number {
+    const made = this.#made ?? this.#make();
+    return made.sealRowLater!(packets, from, count, by, len, seqHigh);
+  }
+
+  openRowLater(
+    packets: readonly JobPacket[],
+    from: number,
+    count: number,
+    by: number,
+    len: number,
+    seqHigh: number,
+  ): number {
+    const made = this.#made ?? this.#make();
+    return made.openRowLater!(packets, from, count, by, len, seqHigh);
   }
 
   wipe(): void {

@@ -30,6 +30,14 @@ export interface JobQueue {
    * `signLater` it means that the library failed, and then the packet must not be sent.
    */
   ok(job: number): boolean;
+  /** As `ok`: how many of jobs `job` to `job + count` went well before the first that did not. */
+  countOk(job: number, count: number): number;
+}
+
+/** A packet whose octets a job is about: what it says of itself when the job is noted down. */
+export interface JobPacket {
+  readonly bytes: Uint8Array;
+  readonly at: number;
 }
 
 /** ESP: an AEAD, or a cipher and a MAC (either may be null). */
@@ -39,8 +47,8 @@ export interface EspTransform {
   /** Octets of ICV behind the text. */
   readonly icvLen: number;
   /**
-   * The text (payload, padding, pad length, next header) is a multiple of this; at least 4 (RFC
-   * 4303 §2.4).
+   * The text (payload, padding, pad length, next header) is a multiple of this, a power of two; at
+   * least 4 (RFC 4303 §2.4).
    */
   readonly alignLen: number;
   /**
@@ -64,12 +72,27 @@ export interface EspTransform {
    */
   open(p: Uint8Array, at: number, end: number, seqHigh: number): boolean;
 
-  /** Missing: `seal` and `open` are all there is. Present: so are `sealLater` and `openLater`. */
+  /** Missing: `seal` and `open` are all there is. Present: so are the four below. */
   readonly queue?: JobQueue | undefined;
   /** As `seal`, at the next `run` of the queue. Returns the number of the job. */
   sealLater?(p: Uint8Array, at: number, end: number, seqHigh: number): number;
   /** As `open`, at the next `run` of the queue. Returns the number of the job. */
   openLater?(p: Uint8Array, at: number, end: number, seqHigh: number): number;
+  /**
+   * As `sealLater`, for packets `from` to `from + count` of a list: in each, ESP begins at
+   * `at + by` and has `len` octets up to `end`. Their jobs have numbers in a row; returns the
+   * first.
+   */
+  sealRowLater?(
+    packets: readonly JobPacket[],
+    from: number,
+    count: number,
+    by: number,
+    len: number,
+    seqHigh: number,
+  ): number;
+  /** As `sealRowLater`, for `openLater`. */
+  openRowLater?(...row: Parameters<Required<EspTransform>['sealRowLater']>): number;
 
   /**
    * Zeroes the keys; those that jobs are waiting for, when the jobs are done. The transform must

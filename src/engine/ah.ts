@@ -7,7 +7,7 @@ import { mute } from './ah-mute.ts';
 import type { Core } from './core.ts';
 import { seqHigh } from './esp.ts';
 import type { Flight } from './flight.ts';
-import { finishHeader, openGap } from './header.ts';
+import { finishHeader } from './header.ts';
 
 /** Octets of the whole AH header, padding included (RFC 4302 §3.3.3.2.1). */
 export function headerLen(sa: Sa, family: 4 | 6): number {
@@ -15,20 +15,18 @@ export function headerLen(sa: Sa, family: 4 | 6): number {
   return Math.ceil((ah.HEADER_LEN + sa.spec.ah!.icvLen) / alignLen) * alignLen;
 }
 
-/** Inserts the header with an empty ICV; everything that the ICV covers is final after this. */
-export function prepare(flight: Flight, sa: Sa, next: number): DropReason | undefined {
+/**
+ * Writes the header with an empty ICV into the gap that is there for it; everything that the ICV
+ * covers is final after this.
+ */
+export function prepare(flight: Flight, sa: Sa, next: number): void {
   const { packet, cursor } = flight;
-  const { family } = cursor;
-  const seq = sa.takeSeq(1);
-  if (seq < 0) return seq === -1 ? 'sequence-exhausted' : 'sequence-store';
-  const len = headerLen(sa, family);
-  const at = openGap(packet, cursor, len);
-  ah.write(packet.bytes, at, next, len, sa.spec.spi, seq >>> 0);
+  const at = cursor.insertAt;
+  const len = headerLen(sa, cursor.family);
+  ah.write(packet.bytes, at, next, len, sa.spec.spi, flight.seq >>> 0);
   zero(packet.bytes, at + ah.HEADER_LEN, len - ah.HEADER_LEN);
   finishHeader(packet, cursor, cursor.insertProtocolAt, PROTO.AH);
-  flight.seq = seq;
   flight.jobAt = at;
-  return undefined;
 }
 
 export function sign(core: Core, flight: Flight, sa: Sa): DropReason | undefined {
@@ -37,7 +35,7 @@ export function sign(core: Core, flight: Flight, sa: Sa): DropReason | undefined
   const icvAt = jobAt + ah.HEADER_LEN;
   // AES-GMAC's IV stands at the beginning of the ICV field, and is authenticated like the rest (RFC
   // 4543 §4).
-  if (transform.ivLen > 0) core.ivs.writeUnique(packet.bytes, icvAt, sa, flight.seq);
+  if (transform.ivLen > 0) core.ivs.writeUnique(packet.view, icvAt, sa, flight.seq);
   const muted = mute(packet.bytes, cursor, jobAt, packet.end, core.muted, core.settings);
   if (typeof muted === 'string') return muted;
   transform.sign(core.muted, 0, muted, seqHigh(sa, flight.seq), packet.bytes, icvAt);

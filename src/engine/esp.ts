@@ -1,13 +1,14 @@
 import type { DropReason } from '../base/drop.ts';
-import type { Sa } from '../sad/sa.ts';
+import type { Encapsulation, Sa } from '../sad/sa.ts';
 import { setU8, setU16, u8, u16, zero } from '../wire/bytes.ts';
 import * as checksum from '../wire/checksum.ts';
 import * as esp from '../wire/esp.ts';
+import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import type { Core } from './core.ts';
 import type { Flight } from './flight.ts';
-import { finishHeader, openGap } from './header.ts';
+import { finishHeader } from './header.ts';
 
 const LOW = 2 ** 32;
 /** Its length stands in one octet. */
@@ -19,7 +20,8 @@ const PAD_LEN_MAX = 255;
  */
 export function sealedLen(sa: Sa, payloadLen: number): number {
   const { alignLen, ivLen, icvLen } = sa.spec.esp!;
-  const textLen = Math.ceil((payloadLen + esp.TRAILER_LEN) / alignLen) * alignLen;
+  // The next multiple of a power of two: divisions cost more than all else here.
+  const textLen = (payloadLen + esp.TRAILER_LEN + alignLen - 1) & -alignLen;
   return udpLen(sa) + esp.HEADER_LEN + ivLen + textLen + icvLen;
 }
 
@@ -27,54 +29,56 @@ export function sealedLen(sa: Sa, payloadLen: number): number {
 export function payloadMax(sa: Sa, len: number): number {
   const { alignLen, ivLen, icvLen } = sa.spec.esp!;
   const textLen = len - udpLen(sa) - esp.HEADER_LEN - ivLen - icvLen;
-  return Math.floor(textLen / alignLen) * alignLen - esp.TRAILER_LEN;
+  return (textLen & -alignLen) - esp.TRAILER_LEN;
+}
+
+/** Octets in front of the payload: UDP header, ESP header and IV. */
+export function frontLen(sa: Sa): number {
+  return udpLen(sa) + esp.HEADER_LEN + sa.spec.esp!.ivLen;
 }
 
 /**
- * Builds header, IV, padding and trailer around the payload, ready for `seal`. The whole row gets
- * its sequence numbers.
+ * Writes header, IV, padding and trailer around the payload, into the gap that is there for them,
+ * ready for `seal`; and what is in front of them.
  */
-export function prepare(core: Core, flight: Flight, sa: Sa, next: number): DropReason | undefined {
-  const transform = sa.spec.esp!;
-  const { packet, cursor } = flight;
-  const seq = sa.takeSeq(flight.rowLen);
-  if (seq < 0) return seq === -1 ? 'sequence-exhausted' : 'sequence-store';
-  const p = packet.bytes;
-  const payloadLen = packet.end - cursor.insertAt;
-  const gapAt = openGap(packet, cursor, udpLen(sa) + esp.HEADER_LEN + transform.ivLen);
-  const espAt = gapAt + udpLen(sa);
-  esp.write(p, espAt, sa.spec.spi, seq >>> 0);
-  writeIv(core, p, sa, espAt + esp.HEADER_LEN, seq);
+export function prepare(core: Core, flight: Flight, sa: Sa, next: number): void {
+  const { ivLen, icvLen, alignLen } = sa.spec.esp!;
+  const { packet, cursor, payloadLen, seq } = flight;
+  const { bytes: p, view, end } = packet;
+  const espAt = cursor.insertAt + udpLen(sa);
+  esp.write(view, espAt, sa.spec.spi, seq);
+  writeIv(core, packet, sa, espAt + esp.HEADER_LEN, ivLen, seq);
   // RFC 4303 §2.4: padding, then its length and the next header, end on the cipher's boundary.
-  const overhang = (payloadLen + esp.TRAILER_LEN) % transform.alignLen;
-  const least = overhang === 0 ? 0 : transform.alignLen - overhang;
-  const padLen = least + randomPadLen(core, flight, payloadLen, transform.alignLen);
-  writePadding(core, sa, p, packet.end, padLen);
-  setU8(p, packet.end + padLen, padLen);
-  setU8(p, packet.end + padLen + 1, next);
-  flight.seq = seq;
+  const least = -(payloadLen + esp.TRAILER_LEN) & (alignLen - 1);
+  const padLen = least + randomPadLen(core, flight, payloadLen, alignLen);
+  writePadding(core, sa, p, end, padLen);
+  setU8(p, end + padLen, padLen);
+  setU8(p, end + padLen + 1, next);
   flight.jobAt = espAt;
-  flight.jobEnd = packet.end + padLen + esp.TRAILER_LEN;
-  packet.end = flight.jobEnd + transform.icvLen;
-  return undefined;
-}
-
-/** Writes the headers in front that depend on the sealed octets. */
-export function complete(flight: Flight, sa: Sa): void {
-  const { packet, cursor } = flight;
+  flight.jobEnd = end + padLen + esp.TRAILER_LEN;
+  packet.end = flight.jobEnd + icvLen;
   if (sa.spec.encapsulation === undefined) {
     finishHeader(packet, cursor, cursor.insertProtocolAt, PROTO.ESP);
-    return;
+  } else {
+    writeUdp(flight, sa, sa.spec.encapsulation);
   }
-  const udpAt = flight.jobAt - udp.HEADER_LEN;
-  const { srcPort, dstPort } = sa.spec.encapsulation;
-  udp.write(packet.bytes, udpAt, srcPort, sa.peer?.port ?? dstPort, packet.end - udpAt);
+}
+
+function writeUdp(flight: Flight, sa: Sa, { srcPort, dstPort }: Encapsulation): void {
+  const { packet, cursor } = flight;
+  const udpAt = cursor.insertAt;
+  udp.writeWords(packet.view, udpAt, srcPort, sa.peer?.port ?? dstPort, packet.end - udpAt);
   finishHeader(packet, cursor, cursor.insertProtocolAt, PROTO.UDP);
   cursor.protocol = PROTO.UDP;
   cursor.upperAt = udpAt;
   cursor.end = packet.end;
+}
+
+/** What depends on the sealed octets: a checksum over them. */
+export function complete({ packet, cursor }: Flight, sa: Sa): void {
   // RFC 3948 §2.1 wants 0 on IPv4. IPv6 has no such thing as no checksum (RFC 8200 §8.1).
-  if (cursor.family === 6) checksum.updateTransportChecksum(packet.bytes, cursor);
+  if (sa.spec.encapsulation === undefined || cursor.family === 4) return;
+  checksum.updateTransportChecksum(packet.bytes, cursor);
 }
 
 /** Checks what can be checked before the ICV, and describes the job. `espAt`: where ESP begins. */
@@ -83,7 +87,7 @@ export function prepareOpen(flight: Flight, sa: Sa, espAt: number): DropReason |
   const p = flight.packet.bytes;
   const textLen = flight.packet.end - espAt - esp.HEADER_LEN - ivLen - icvLen;
   if (textLen < esp.TRAILER_LEN) return 'esp-truncated';
-  if (textLen % alignLen !== 0) return 'esp-bad-alignment';
+  if ((textLen & (alignLen - 1)) !== 0) return 'esp-bad-alignment';
   // Without integrity anybody could move the window (RFC 4303 §3.4.3).
   flight.seq = authenticates ? sa.replay.check(esp.seq(p, espAt)) : 0;
   if (flight.seq < 0) {
@@ -128,10 +132,10 @@ function udpLen(sa: Sa): number {
   return sa.spec.encapsulation === undefined ? 0 : udp.HEADER_LEN;
 }
 
-export function writeIv(core: Core, p: Uint8Array, sa: Sa, at: number, seq: number): void {
-  const { iv, ivLen } = sa.spec.esp!;
-  if (iv === 'unique') core.ivs.writeUnique(p, at, sa, seq);
-  else if (iv === 'unpredictable') core.ivs.writeRandom(p, at, ivLen);
+function writeIv(core: Core, packet: Packet, sa: Sa, at: number, ivLen: number, seq: number): void {
+  const { iv } = sa.spec.esp!;
+  if (iv === 'unique') core.ivs.writeUnique(packet.view, at, sa, seq);
+  else if (iv === 'unpredictable') core.ivs.writeRandom(packet.bytes, at, ivLen);
 }
 
 /**

@@ -3,7 +3,7 @@ import { equal } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import { isLoopbackPacket } from '../wire/loopback.ts';
 import { PROTO } from '../wire/protocol.ts';
-import type { Settings } from './settings.ts';
+import { isEncapsulationPort, type Settings } from './settings.ts';
 import type { Side } from './stats.ts';
 
 const IKE_PORT = 500;
@@ -29,7 +29,7 @@ export function isExempt(
   }
   if (cursor.protocol !== PROTO.UDP) return false;
   const port = side === 'out' ? cursor.sport : cursor.dport;
-  if (port !== IKE_PORT && port !== IKE_NAT_PORT && !settings.encapsulationPorts.includes(port)) {
+  if (port !== IKE_PORT && port !== IKE_NAT_PORT && !isEncapsulationPort(settings, port)) {
     return false;
   }
   return !namesPorts(policy) && isBetweenItsEnds(policy, p, cursor);

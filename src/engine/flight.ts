@@ -62,7 +62,8 @@ export class Flight {
   /** Going out: the packet is to be cut, and its pieces go this way in its place. */
   cut = false;
   /**
-   * Going out: packets of the batch that go as this one, itself among them, and its place there.
+   * Packets of the batch that go as this one, without flights of their own; itself among them, and
+   * its place in the batch.
    */
   rowLen = 1;
   index = 0;
@@ -75,14 +76,20 @@ export class Flight {
   opening = false;
   sa: Sa | undefined;
   /**
-   * Coming in: the flight of the packet that this one follows, as long as only what differs is
-   * filled in here; and whether what was in it is like what was in that one, too.
+   * Coming in, of a leader: what need not be found out again about its followers, if theirs is like
+   * it: nothing; or what becomes of the layer, which is a tunnel; or of the packet in it, too.
    */
-  leader: Flight | undefined;
-  isAlike = false;
-  /** Of a leader: `ipv4.sumInCommon` of its header, and of that of what was in it. */
-  outerSum = -1;
+  lead: 'nothing' | 'layer' | 'packet' = 'nothing';
+  /**
+   * Its header's traffic class, and `ipv4.sumInCommon` of that of what was in it; from where its
+   * packet began, where ESP begins and how long that is, and where its text and trailer begin.
+   */
+  outerTos = 0;
   innerSum = 0;
+  jobBy = 0;
+  jobLen = 0;
+  textBy = 0;
+  trailerBy = 0;
   /** Coming in: the policy has nothing against it, and it still is where it was. */
   passed = false;
 
@@ -123,25 +130,10 @@ export class Flight {
     this.finished = false;
     this.opening = false;
     this.sa = undefined;
-    this.leader = undefined;
-    this.isAlike = false;
     this.passed = false;
     this.checksumBy = -1;
-    this.outerSum = -1;
     this.udpSport = 0;
     this.udpDport = 0;
-  }
-
-  /** Coming in: as `begin`, for a packet that follows that of `leader`. */
-  follow(packet: Packet, leader: Flight): void {
-    this.packet = packet;
-    this.owned = false;
-    this.active = true;
-    this.finished = false;
-    this.opening = false;
-    this.leader = leader;
-    this.isAlike = false;
-    this.passed = false;
   }
 
   lack(request: Request, outer: Sa | undefined): void {
@@ -161,4 +153,11 @@ export class Flight {
     this.layerCount++;
     return true;
   }
+}
+
+/** The SAs that a packet came through, as a key. */
+export function usedSas(flight: Flight): string {
+  let key = '';
+  for (let i = 0; i < flight.layerCount; i++) key += ` ${flight.layers[i]!.sa.serial}`;
+  return key;
 }

@@ -1,4 +1,4 @@
-import { copy, setU8 } from '../wire/bytes.ts';
+import { copy, copyWords, setU8 } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
@@ -6,15 +6,14 @@ import type { Packet } from '../wire/packet.ts';
 
 /**
  * Opens a gap of `len` octets in front of the payload at `cursor.insertAt`, by moving the headers
- * forward into the headroom (they are short, the payload is not), and moves the cursor along.
- * Returns where the gap begins.
+ * forward into the headroom (they are short, the payload is not), and moves the cursor along: the
+ * gap begins at `insertAt`.
  */
-export function openGap(packet: Packet, cursor: Cursor, len: number): number {
+export function openGap(packet: Packet, cursor: Cursor, len: number): void {
   const headersLen = cursor.insertAt - cursor.at;
-  copy(packet.bytes, cursor.at, packet.bytes, cursor.at - len, headersLen);
+  copyWords(packet.view, cursor.at, packet.view, cursor.at - len, headersLen);
   packet.at -= len;
   shift(cursor, -len);
-  return packet.at + headersLen;
 }
 
 /** The reverse: takes `len` octets out between the headers and `gapAt + len`. */
@@ -49,13 +48,11 @@ export function finishHeader(
   protocolAt: number,
   next: number,
 ): void {
-  const p = packet.bytes;
-  const at = packet.at;
-  setU8(p, protocolAt, next);
+  const { bytes, view, at, end } = packet;
   if (cursor.family === 4) {
-    ipv4.setTotalLen(p, at, packet.end - at);
-    ipv4.updateChecksum(p, at);
+    ipv4.complete(view, at, end - at, next);
   } else {
-    ipv6.setPayloadLen(p, at, packet.end - at - ipv6.HEADER_LEN);
+    setU8(bytes, protocolAt, next);
+    ipv6.setPayloadLen(bytes, at, end - at - ipv6.HEADER_LEN);
   }
 }

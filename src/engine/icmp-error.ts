@@ -15,6 +15,7 @@ import { checkInput, meetsPolicy } from './check.ts';
 import { type Core, noteDrop } from './core.ts';
 import type { Flight } from './flight.ts';
 import { isIcmpError, type Quote } from './quote.ts';
+import { isEncapsulationPort } from './settings.ts';
 import { policyOfSocket } from './socket-rule.ts';
 
 /** What routers older than RFC 1191 may mean when they name no MTU (its §7.1). */
@@ -98,7 +99,7 @@ function protectedPacket(core: Core, { bytes: q, cursor }: Quote): SentPacket | 
   if (protocol === PROTO.ESP) return find(core, q, cursor, 'esp', upperAt);
   if (protocol === PROTO.AH) return find(core, q, cursor, 'ah', upperAt);
   if (protocol !== PROTO.UDP || !cursor.portsKnown) return undefined;
-  if (!core.settings.encapsulationPorts.includes(cursor.sport)) return undefined;
+  if (!isEncapsulationPort(core.settings, cursor.sport)) return undefined;
   const espAt = upperAt + udp.HEADER_LEN;
   // Four zero octets are IKE (RFC 3948 §2.2), whose errors are for the program that sent it; and
   // without the SPI nobody can tell.

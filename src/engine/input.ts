@@ -1,43 +1,39 @@
-import { ADDRESS_LEN } from '../base/address.ts';
 import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
-import { Sa } from '../sad/sa.ts';
-import * as ahHeader from '../wire/ah.ts';
-import { u8, u32 } from '../wire/bytes.ts';
-import * as checksum from '../wire/checksum.ts';
-import { type Cursor, decode } from '../wire/cursor.ts';
-import * as espHeader from '../wire/esp.ts';
+import type { Sa } from '../sad/sa.ts';
+import { decode } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
-import * as udp from '../wire/udp.ts';
 import * as ah from './ah.ts';
-import { completeAs, isPattern, prepareAs, standAlone } from './alike.ts';
+import { completeRow, isAlike, leadOf, prepareRow, standAlone, standOpened } from './alike.ts';
 import { checkedAs, checkInput } from './check.ts';
 import { type Core, noteDrop, noteUsed, tick } from './core.ts';
 import { CryptoRound } from './crypto-round.ts';
 import * as esp from './esp.ts';
-import { BATCH_MAX, Flight } from './flight.ts';
+import { BATCH_MAX, Flight, usedSas } from './flight.ts';
 import { judgeError } from './icmp-error.ts';
 import { noteMapping } from './natt.ts';
+import { nextLayer } from './next-layer.ts';
 import { isIcmpError } from './quote.ts';
 import type { Reassembly } from './reassembly.ts';
+import { countFollowers, isBare } from './same-flow.ts';
+import { isEncapsulationPort } from './settings.ts';
 import { isWorker, type Way } from './shard.ts';
 import { SocketDelivery } from './socket-delivery.ts';
 import type { Takers } from './socket-policies.ts';
-import { Transmitter } from './transmit.ts';
-import { isForeign, leaveTransport, leaveTunnel } from './unwrap.ts';
+import { deliveredMtu, Transmitter } from './transmit.ts';
+import { enterInner, isForeign, leaveTransport, leaveTunnel } from './unwrap.ts';
 
 /**
- * What to do next with a packet: open its outermost layer, or hand it on because it has none for
- * us.
+ * How a packet of a batch goes: first of a row or by itself, with a flight of its own; as one that
+ * follows the last such one, without a flight; alone after all, because it is different; or
+ * opened, and like what its leader carried.
  */
-type Step = 'open' | 'done' | 'wait' | 'elsewhere' | { readonly drop: DropReason };
-
-const OPEN: Step = 'open';
-const DONE: Step = 'done';
-const WAIT: Step = 'wait';
-const ELSEWHERE: Step = 'elsewhere';
+const HEAD = 0;
+const FOLLOWS = 1;
+const ALONE = 2;
+const ALIKE = 3;
 
 /**
  * From the wire to the local side, a batch at a time:
@@ -55,6 +51,12 @@ export class Input {
   readonly #crypto = new CryptoRound();
   readonly #transmitter: Transmitter;
   readonly #toSockets: SocketDelivery;
+  /** The batch that is under way, and where in the list it begins. */
+  #packets: readonly Packet[] = [];
+  #base = 0;
+  /** Of each packet: HEAD, FOLLOWS, ALONE or ALIKE; and of followers the sequence number. */
+  readonly #kinds = new Uint8Array(BATCH_MAX);
+  readonly #seqs = new Float64Array(BATCH_MAX);
   /** The batch is from the main shard: what it could not know, nobody does. */
   #isFinal = false;
 
@@ -75,6 +77,9 @@ export class Input {
   resume(packets: readonly Packet[], count: number, way: Way, isFinal: boolean): void {
     assert(count <= BATCH_MAX, 'one batch');
     this.#isFinal = isFinal;
+    this.#packets = packets;
+    this.#base = 0;
+    this.#kinds.fill(HEAD, 0, count);
     tick(this.#core);
     for (let i = 0; i < count; i++) {
       const flight = this.#flights[i]!;
@@ -89,21 +94,37 @@ export class Input {
   #batch(packets: readonly Packet[], from: number, to: number): void {
     const flights = this.#flights;
     const count = to - from;
+    this.#packets = packets;
+    this.#base = from;
     tick(this.#core);
-    let leader: Flight | undefined;
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
       const packet = packets[from + i]!;
       this.#core.stats.of(packet).inPackets++;
-      if (packet.follows && leader?.active) {
-        flight.follow(packet, leader);
-      } else {
-        this.#begin(flight, packet);
-        // A last fragment has become a datagram, and its duplicate is a fragment of another one.
-        leader = flight.packet === packet ? flight : undefined;
-      }
+      this.#kinds[i] = HEAD;
+      this.#begin(flight, packet);
+      // A last fragment has become a datagram, and its duplicate is a fragment of another one.
+      if (flight.active && flight.packet === packet) i += this.#lead(flight, i, count);
     }
     this.#finish(count);
+  }
+
+  /** How many packets behind the `i`th may be opened as it is, if it is IPsec to us. */
+  #lead(leader: Flight, i: number, count: number): number {
+    const { packet, cursor } = leader;
+    const { settings, stats } = this.#core;
+    const { protocol, dport } = cursor;
+    const isUdp = protocol === PROTO.UDP && isEncapsulationPort(settings, dport);
+    if (i + 1 === count || (!isUdp && protocol !== PROTO.ESP)) return 0;
+    const base = this.#base;
+    const [from, to] = [base + i + 1, base + count];
+    const found = countFollowers(this.#packets, from, to, packet, cursor, isBare(cursor));
+    if (found === 0) return 0;
+    stats.families[cursor.family].inPackets += found;
+    leader.rowLen = 1 + found;
+    leader.lead = 'nothing';
+    for (let k = 1; k <= found; k++) this.#kinds[i + k] = FOLLOWS;
+    return found;
   }
 
   /** What comes after the headers of the packets have been read. */
@@ -111,16 +132,36 @@ export class Input {
     const flights = this.#flights;
     while (this.#openRound(count)) {}
     let before: Flight | undefined;
+    let leader: Flight | undefined;
     for (let i = 0; i < count; i++) {
       const flight = flights[i]!;
-      if (!flight.active || (flight.isAlike && this.#deliverAs(flight, before))) continue;
-      if (flight.isAlike) standAlone(flight);
+      const kind = this.#kinds[i]!;
+      if (kind === HEAD) leader = flight;
+      if (kind === ALIKE) {
+        const to = this.#endOf(ALIKE, i, count);
+        if (this.#deliverRow(leader!, before, i, to)) {
+          i = to - 1;
+          continue;
+        }
+        this.#kinds[i] = ALONE;
+        standOpened(flight, this.#packets[this.#base + i]!, leader!);
+        this.#read(flight);
+      }
+      if (!flight.active) continue;
       this.#judge(flight, before);
       before = flight;
     }
     this.#transmitter.flush();
     this.#toSockets.flush();
     this.#core.shard?.flush();
+  }
+
+  /** Up to where the packets from `i` on are of one kind. */
+  #endOf(kind: number, i: number, count: number): number {
+    const kinds = this.#kinds;
+    let end = i + 1;
+    while (end < count && kinds[end] === kind) end++;
+    return end;
   }
 
   #begin(flight: Flight, packet: Packet): void {
@@ -138,7 +179,7 @@ export class Input {
     const bad = decode(packet.bytes, packet.at, packet.end, cursor);
     if (bad !== undefined) return this.#drop(flight, bad);
     packet.end = cursor.end;
-    if (cursor.family === 4 && !ipv4.checksumOk(packet.bytes, packet.at)) {
+    if (cursor.family === 4 && !ipv4.checksumOk(packet.view, packet.at)) {
       return this.#drop(flight, 'bad-header-checksum');
     }
     // Inside a tunnel a fragment may pass as it is, if the policy can be found without ports.
@@ -169,136 +210,92 @@ export class Input {
 
   /** One layer off every packet that has one for us; false when none had. */
   #openRound(count: number): boolean {
-    const flights = this.#flights;
-    let jobs = 0;
-    for (let i = 0; i < count; i++) {
-      const flight = flights[i]!;
-      flight.opening = false;
-      if (!flight.active || flight.finished) continue;
-      if (flight.leader !== undefined) {
-        if (prepareAs(flight, flight.leader)) {
-          flight.opening = true;
-          jobs++;
-          continue;
-        }
-        this.#begin(flight, flight.packet);
-        if (!flight.active) continue;
-      }
-      const step = this.#prepare(flight);
-      if (step === OPEN) {
-        flight.opening = true;
-        jobs++;
-      } else if (step === ELSEWHERE) {
-        // Another shard owns the SA that comes next.
-        this.#leave(flight, this.#core.shard!.passInput(flight));
-      } else if (this.#isWorker && this.#mayKnowBetter(flight)) {
-        this.#refer(flight);
-      } else if (step === DONE) {
-        flight.finished = true;
-      } else if (step === WAIT) {
-        this.#wait(flight);
-      } else {
-        this.#drop(flight, (step as { drop: DropReason }).drop);
-      }
-    }
+    const jobs = this.#prepareAll(count);
     if (jobs === 0) return false;
-    for (let i = 0; i < count; i++) {
-      const flight = flights[i]!;
-      if (flight.opening) this.#open(flight);
-    }
+    this.#openAll(count);
     this.#crypto.run();
-    let asked: Flight | undefined;
-    let pattern: Flight | undefined;
+    let leader: Flight | undefined;
     for (let i = 0; i < count; i++) {
-      const flight = flights[i]!;
-      if (!flight.opening || !flight.active) continue;
-      const { leader } = flight;
-      if (leader !== undefined && leader !== asked) {
-        asked = leader;
-        pattern = isPattern(this.#core, leader) ? leader : undefined;
+      const flight = this.#flights[i]!;
+      const kind = this.#kinds[i]!;
+      if (kind === FOLLOWS) {
+        const to = this.#endOf(FOLLOWS, i, count);
+        this.#completeRow(leader!, i, to);
+        i = to - 1;
+        continue;
       }
-      if (leader !== undefined) {
-        if (leader === pattern && this.#completeAs(flight, leader)) continue;
-        standAlone(flight);
-      }
+      if (kind === HEAD) leader = flight;
+      if (kind === ALIKE || !flight.opening || !flight.active) continue;
       this.#complete(flight);
+      if (kind === HEAD && flight.rowLen > 1) flight.lead = leadOf(this.#core, flight);
     }
     return true;
   }
 
-  /** Is the packet IPsec to us? Then its SA is found and the job described. */
-  #prepare(flight: Flight): Step {
-    const { packet, cursor } = flight;
-    const p = packet.bytes;
-    flight.sa = undefined;
-    flight.udpSport = 0;
-    flight.udpDport = 0;
-    if (cursor.isFragment) return DONE;
-    if (cursor.protocol === PROTO.ESP) return this.#prepareEsp(flight, cursor.upperAt, packet.end);
-    if (cursor.protocol === PROTO.AH) return this.#prepareAh(flight, cursor.upperAt);
-    if (cursor.protocol === PROTO.IPCOMP && flight.layerCount === 0)
-      return { drop: 'ipcomp-unsupported' };
-    if (cursor.protocol !== PROTO.UDP || !cursor.portsKnown) return DONE;
-    if (!this.#core.settings.encapsulationPorts.includes(cursor.dport)) return DONE;
-    return this.#prepareUdp(flight, p, cursor);
-  }
-
-  /** RFC 3948 §2: ESP, a keep-alive, or behind four zero octets IKE, which is not ours. */
-  #prepareUdp(flight: Flight, p: Uint8Array, cursor: Cursor): Step {
-    const { upperAt, end } = cursor;
-    const bad = udp.check(p, upperAt, end);
-    if (bad !== undefined) return dropOutermost(flight, bad);
-    const dataAt = upperAt + udp.HEADER_LEN;
-    const dataLen = udp.len(p, upperAt) - udp.HEADER_LEN;
-    if (dataLen === 1 && u8(p, dataAt) === 0xff) return dropOutermost(flight, 'natt-keepalive');
-    if (dataLen < 4) return dropOutermost(flight, 'natt-not-esp');
-    if (u32(p, dataAt) === 0) return DONE;
-    // Over IPv6 a datagram without checksum is not one (RFC 8200 §8.1); over IPv4 ESP needs none,
-    // and has 0.
-    if (!checksum.transportChecksumOk(p, cursor)) return dropOutermost(flight, 'bad-udp-checksum');
-    flight.udpSport = cursor.sport;
-    flight.udpDport = cursor.dport;
-    return this.#prepareEsp(flight, dataAt, dataAt + dataLen);
-  }
-
-  /** `end`: of ESP, which in UDP may be before that of the packet. */
-  #prepareEsp(flight: Flight, espAt: number, end: number): Step {
-    const p = flight.packet.bytes;
-    const bad = espHeader.check(p, espAt, end);
-    if (bad !== undefined) return { drop: bad };
-    const sa = this.#find(flight, 'esp', espHeader.spi(p, espAt));
-    if (!(sa instanceof Sa)) return sa;
-    if ((sa.spec.encapsulation !== undefined) !== (flight.udpDport !== 0)) {
-      return { drop: 'sa-wrong-encapsulation' };
+  /** How many packets have a layer to open. */
+  #prepareAll(count: number): number {
+    const flights = this.#flights;
+    const kinds = this.#kinds;
+    let jobs = 0;
+    let leader: Flight | undefined;
+    let end = 0;
+    for (let i = 0; i < count; i++) {
+      const kind = kinds[i]!;
+      if (kind === ALIKE) continue;
+      const flight = flights[i]!;
+      if (kind === HEAD) {
+        leader = flight;
+        end = i + flight.rowLen;
+      } else if (kind === FOLLOWS) {
+        const found = prepareRow(leader!, this.#packets, this.#base, i, end, this.#seqs);
+        if (found > 0) {
+          jobs += found;
+          i += found - 1;
+          continue;
+        }
+        kinds[i] = ALONE;
+        this.#begin(flight, this.#packets[this.#base + i]!);
+      }
+      flight.opening = false;
+      if (flight.active && !flight.finished && this.#prepareOne(flight)) jobs++;
     }
-    flight.packet.end = end;
-    const wrong = esp.prepareOpen(flight, sa, espAt);
-    return wrong === undefined ? OPEN : { drop: wrong };
+    return jobs;
   }
 
-  #prepareAh(flight: Flight, ahAt: number): Step {
-    const p = flight.packet.bytes;
-    const bad = ahHeader.check(p, ahAt, flight.packet.end);
-    if (bad !== undefined) return { drop: bad };
-    const sa = this.#find(flight, 'ah', ahHeader.spi(p, ahAt));
-    if (!(sa instanceof Sa)) return sa;
-    const wrong = ah.prepareOpen(flight, sa, ahAt);
-    return wrong === undefined ? OPEN : { drop: wrong };
-  }
-
-  #find(flight: Flight, protocol: 'esp' | 'ah', spi: number): Sa | Step {
-    const { packet, cursor } = flight;
-    const len = ADDRESS_LEN[cursor.family];
-    const sa = this.#core.sad.inbound(protocol, spi, packet.bytes, cursor.dstAt, len);
-    if (sa === undefined) return dropOutermost(flight, 'no-sa-for-spi');
-    const { shard } = this.#core;
-    if (sa.isUsable) {
-      flight.sa = sa;
-      return shard !== undefined && shard.self !== sa.owner ? ELSEWHERE : sa;
+  /** Whether the packet has a layer to open; otherwise it is clear what becomes of it. */
+  #prepareOne(flight: Flight): boolean {
+    const step = nextLayer(this.#core, flight);
+    if (step === 'open') {
+      flight.opening = true;
+    } else if (step === 'elsewhere') {
+      // Another shard owns the SA that comes next.
+      this.#leave(flight, this.#core.shard!.passInput(flight));
+    } else if (this.#isWorker && this.#mayKnowBetter(flight)) {
+      this.#refer(flight);
+    } else if (step === 'done') {
+      flight.finished = true;
+    } else if (step === 'wait') {
+      this.#wait(flight);
+    } else {
+      this.#drop(flight, step.drop);
     }
-    // Whoever answered a key exchange may use the new keys before they are here (RFC 7296 §2.8).
-    if (sa.state === 'larval' && flight.layerCount === 0) return WAIT;
-    return { drop: 'sa-not-usable' };
+    return flight.opening;
+  }
+
+  #openAll(count: number): void {
+    let leader: Flight | undefined;
+    for (let i = 0; i < count; i++) {
+      const flight = this.#flights[i]!;
+      const kind = this.#kinds[i]!;
+      if (kind === FOLLOWS) {
+        const to = this.#endOf(FOLLOWS, i, count);
+        this.#crypto.openRow(leader!, this.#packets, this.#base, i, to, this.#seqs);
+        i = to - 1;
+        continue;
+      }
+      if (kind === HEAD) leader = flight;
+      if (kind !== ALIKE && flight.opening) this.#open(flight);
+    }
   }
 
   get #isWorker(): boolean {
@@ -341,9 +338,44 @@ export class Input {
     }
   }
 
-  #completeAs(flight: Flight, leader: Flight): boolean {
-    this.#crypto.settle(flight);
-    return completeAs(this.#core, flight, leader);
+  /** Followers of one leader: as many at once as are like it, and the others one by one. */
+  #completeRow(leader: Flight, from: number, to: number): void {
+    const core = this.#core;
+    const packets = this.#packets;
+    const base = this.#base;
+    let goodTo = from;
+    for (let i = from; i < to; i++) {
+      if (leader.lead !== 'nothing') {
+        if (i >= goodTo) goodTo = i + this.#crypto.countOk(i, to);
+        const done = completeRow(core, leader, packets, base, i, goodTo, this.#seqs);
+        this.#leaveRow(leader, i, i + done);
+        i += done;
+        if (i === to) return;
+      }
+      const flight = this.#flights[i]!;
+      this.#kinds[i] = ALONE;
+      standAlone(flight, packets[base + i]!, leader, this.#seqs[i]!);
+      this.#crypto.assign(flight, i);
+      this.#complete(flight);
+    }
+  }
+
+  /** What was in packets that were opened as that of their leader. */
+  #leaveRow(leader: Flight, from: number, to: number): void {
+    for (let i = from; i < to; i++) {
+      const packet = this.#packets[this.#base + i]!;
+      if (leader.lead === 'packet' && isAlike(packet, leader)) {
+        this.#kinds[i] = ALIKE;
+        continue;
+      }
+      const flight = this.#flights[i]!;
+      const { sa } = leader.layers[0]!;
+      this.#kinds[i] = ALONE;
+      standOpened(flight, packet, leader);
+      const bad = enterInner(this.#core, packet, packet.at, leader.next, leader.outerTos, sa);
+      if (bad !== undefined) this.#drop(flight, bad);
+      else this.#read(flight);
+    }
   }
 
   #complete(flight: Flight): void {
@@ -356,12 +388,12 @@ export class Input {
       const bad = esp.completeOpen(flight, sa);
       if (bad === 'esp-dummy') this.#count(flight, sa, 0);
       if (bad !== undefined) return this.#drop(flight, bad);
-      opened.count(sa, flight.payloadEnd - flight.payloadAt);
+      opened.count(sa, 1, flight.payloadEnd - flight.payloadAt);
       this.#unwrap(flight, sa, esp.headersEnd(flight));
     } else {
       const bad = ah.completeOpen(flight, sa);
       if (bad !== undefined) return this.#drop(flight, bad);
-      opened.count(sa, flight.payloadEnd - flight.payloadAt);
+      opened.count(sa, 1, flight.payloadEnd - flight.payloadAt);
       this.#unwrap(flight, sa, flight.jobAt);
     }
   }
@@ -416,13 +448,13 @@ export class Input {
     this.#deliver(flight);
   }
 
-  /** What is like the packet of its leader may be handed on if that one was, just now. */
-  #deliverAs(flight: Flight, before: Flight | undefined): boolean {
-    const leader = flight.leader!;
+  /** Packets like that of their leader may be handed on if that one was, just now. */
+  #deliverRow(leader: Flight, before: Flight | undefined, from: number, to: number): boolean {
     // Others may have had the word since, and changed policies.
     if (!leader.passed || leader.takers !== undefined || !before!.passed) return false;
-    this.#transmitter.add(flight.packet, false, Number.POSITIVE_INFINITY);
-    this.#core.stats.families[leader.cursor.family].inDelivered++;
+    const base = this.#base;
+    this.#transmitter.addAll(this.#packets, base + from, base + to);
+    this.#core.stats.families[leader.cursor.family].inDelivered += to - from;
     return true;
   }
 
@@ -455,27 +487,4 @@ export class Input {
     if (flight.owned) this.#core.arena.give(flight.packet);
     flight.owned = false;
   }
-}
-
-/** What a tunnel carries may be between others, and is then none of our business. */
-function dropOutermost(flight: Flight, reason: DropReason): Step {
-  return flight.layerCount > 0 ? DONE : { drop: reason };
-}
-
-/** The SAs that a packet came through, as a key. */
-function usedSas(flight: Flight): string {
-  let key = '';
-  for (let i = 0; i < flight.layerCount; i++) key += ` ${flight.layers[i]!.sa.serial}`;
-  return key;
-}
-
-/**
- * A datagram that came in fragments fits where these fit. IPv4 routers cut it again by themselves;
- * IPv6 routers must not, so what may have to be forwarded goes on as it came.
- */
-function deliveredMtu(core: Core, packet: Packet): number {
-  const isIpv6 = u8(packet.bytes, packet.at) >>> 4 === 6;
-  return core.forwards && isIpv6 && packet.fragmentMax > 0
-    ? packet.fragmentMax
-    : Number.POSITIVE_INFINITY;
 }

@@ -1,6 +1,6 @@
 import type { Random } from '../base/env.ts';
 import type { Sa } from '../sad/sa.ts';
-import { copy, setU32 } from '../wire/bytes.ts';
+import { copy, setWord } from '../wire/bytes.ts';
 
 const POOL_LEN = 4096;
 const LOW = 2 ** 32;
@@ -20,10 +20,10 @@ export class IvSource {
     this.#random = random;
   }
 
-  writeUnique(p: Uint8Array, at: number, sa: Sa, seq: number): void {
+  writeUnique(view: DataView, at: number, sa: Sa, seq: number): void {
     // Bit operations take the low half of a number; a remainder of fractions costs 30 ns.
-    setU32(p, at, sa.ivMask[0]! ^ Math.floor(seq / LOW));
-    setU32(p, at + 4, sa.ivMask[1]! ^ seq);
+    setWord(view, at, sa.ivMask[0]! ^ Math.floor(seq / LOW));
+    setWord(view, at + 4, sa.ivMask[1]! ^ seq);
   }
 
   /** Octets that nobody can predict (RFC 3602 §3), drawn many at a time. */

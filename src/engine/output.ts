@@ -1,5 +1,6 @@
 import { assert } from '../base/assert.ts';
 import type { DropReason } from '../base/drop.ts';
+import type { Sa } from '../sad/sa.ts';
 import { u8 } from '../wire/bytes.ts';
 import { decode } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
@@ -12,10 +13,12 @@ import { announceMissing, decideAs, decideOutput, innerMtu, mustBeCut, takeWay }
 import * as esp from './esp.ts';
 import { BATCH_MAX, Flight } from './flight.ts';
 import { fragment, fragmentId } from './fragment.ts';
+import { openGap } from './header.ts';
 import { mayReport, tooBig, writeError } from './icmp.ts';
 import { LookAhead } from './look-ahead.ts';
 import type { Reassembly } from './reassembly.ts';
-import { mayLead, stampRow } from './row.ts';
+import { fitsBehind, mayLead, stampRow } from './row.ts';
+import { countFollowers, isPlain } from './same-flow.ts';
 import { isWorker, type Shard, type Way } from './shard.ts';
 import type { SocketEntry } from './socket-policies.ts';
 import { Transmitter } from './transmit.ts';
@@ -45,6 +48,8 @@ export class Output {
   readonly #reassembly: Reassembly;
   readonly #transmitter: Transmitter;
   readonly #flights = Array.from({ length: BATCH_MAX }, () => new Flight());
+  /** Of a batch, those that are sealed: each with the packets of its row. */
+  readonly #heads: Flight[] = [];
   /** Those of a datagram that is cut again. */
   readonly #pieces: Flight[] = [];
   readonly #crypto = new CryptoRound();
@@ -90,24 +95,33 @@ export class Output {
     tick(this.#core);
     const flights = this.#flights;
     this.#packets = packets;
-    let count = 0;
-    let layers = 0;
-    let before: Flight | undefined;
     const isForeseen = this.#source === 'host' && this.#ahead.isWorth(this.#core);
     if (isForeseen) {
       for (let i = from; i < to; i++) this.#begin(flights[i - from]!, packets, i);
       this.#ahead.run(this.#core, flights, to - from);
     }
+    const heads = this.#heads;
+    let count = 0;
+    let taken = 0;
+    let layers = 0;
+    let before: Flight | undefined;
+    let head: Flight | undefined;
     for (let i = from; i < to; i++) {
-      if (!isForeseen && before !== undefined && this.#joins(packets[i]!, before)) continue;
-      const flight = flights[count++]!;
+      const flight = flights[taken++]!;
       if (!isForeseen) this.#begin(flight, packets, i);
       if (flight.active) this.#decide(flight, before);
-      if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
       before = flight;
+      if (head !== undefined && this.#joins(flight, head)) {
+        head.rowLen++;
+      } else {
+        head = flight;
+        heads[count++] = flight;
+        if (flight.active && flight.layerCount > layers) layers = flight.layerCount;
+      }
+      if (!isForeseen) i += this.#gather(flight, head, i + 1, to);
     }
-    this.#finish(flights, count, layers);
-    for (let i = 0; i < count; i++) if (flights[i]!.cut) this.#sendInPieces(flights[i]!);
+    this.#finish(heads, count, layers);
+    for (let i = 0; i < count; i++) if (heads[i]!.cut) this.#sendInPieces(heads[i]!);
   }
 
   /** What comes after the decision, which is the same for all that the flights hold. */
@@ -122,9 +136,8 @@ export class Output {
       if (!flight.active) continue;
       const counters = stats.of(flight.packet);
       const bad = this.#transmitter.add(flight.packet, flight.owned, flight.mtu);
-      for (let k = 1; k < flight.rowLen; k++) {
-        this.#transmitter.add(this.#packets[flight.index + k]!, false, flight.mtu);
-      }
+      const { index, rowLen } = flight;
+      if (rowLen > 1) this.#transmitter.addAll(this.#packets, index + 1, index + rowLen);
       if (bad !== undefined) this.#drop(flight, bad);
       else if (flight.layerCount > 0) counters.outProtected += flight.rowLen;
       else counters.outClear++;
@@ -137,12 +150,20 @@ export class Output {
     shard?.flush();
   }
 
-  /** Whether a packet of the batch goes as the one before it, without a flight of its own. */
-  #joins(packet: Packet, before: Flight): boolean {
-    if (!packet.follows || (before.rowLen === 1 && !mayLead(this.#core, before))) return false;
-    this.#core.stats.of(packet).outPackets++;
-    before.rowLen++;
-    return true;
+  /** Whether a packet that was decided on is sealed in the row of the one before it. */
+  #joins(flight: Flight, head: Flight): boolean {
+    return fitsBehind(flight, head) && (head.rowLen > 1 || mayLead(this.#core, head));
+  }
+
+  /** How many packets behind one go as it does, in the row of `head`, without a decision. */
+  #gather(flight: Flight, head: Flight, from: number, to: number): number {
+    const { packet, cursor, active } = flight;
+    if (from === to || !active) return 0;
+    const count = countFollowers(this.#packets, from, to, packet, cursor, isPlain(cursor));
+    if (count === 0 || (head.rowLen === 1 && !mayLead(this.#core, head))) return 0;
+    this.#core.stats.families[cursor.family].outPackets += count;
+    head.rowLen += count;
+    return count;
   }
 
   #begin(flight: Flight, packets: readonly Packet[], i: number): void {
@@ -315,33 +336,41 @@ export class Output {
   }
 
   #prepare(flight: Flight, layer: number): DropReason | undefined {
+    const { sad } = this.#core;
+    const { packet, cursor, rowLen } = flight;
+    const { sa, tunnel } = flight.layers[layer]!;
+    // An earlier packet of this batch may have used the SA up.
+    if (sad.isSpent(sa)) return 'no-sa';
+    flight.seq = sa.takeSeq(rowLen);
+    if (flight.seq < 0) return flight.seq === -1 ? 'sequence-exhausted' : 'sequence-store';
+    flight.payloadLen = packet.end - (tunnel ? packet.at : cursor.insertAt);
+    const next = this.#makeRoom(flight, sa, tunnel);
+    if (sa.spec.protocol === 'esp') esp.prepare(this.#core, flight, sa, next);
+    else ah.prepare(flight, sa, next);
+    sad.count(sa, rowLen, rowLen * flight.payloadLen);
+    if (rowLen > 1) stampRow(this.#core, flight, sa, this.#packets);
+    return undefined;
+  }
+
+  /**
+   * Headers in front, with a gap behind them for those of the layer. The protocol of what the layer
+   * protects.
+   */
+  #makeRoom(flight: Flight, sa: Sa, tunnel: boolean): number {
     const core = this.#core;
     const { packet, cursor } = flight;
-    const { sa, tunnel } = flight.layers[layer]!;
-    let next: number;
+    const family = tunnel ? sa.spec.src.family : cursor.family;
+    const gapLen = sa.spec.protocol === 'esp' ? esp.frontLen(sa) : ah.headerLen(sa, family);
     if (tunnel) {
-      next = innerProtocol(cursor.family);
-      const dst = sa.peer?.address ?? sa.spec.dst;
+      const next = innerProtocol(cursor.family);
       flight.df = outerDf(sa, core.settings, flight.df);
-      encapsulate(packet, cursor, sa, dst, nextId(core), core.settings, flight.df);
-    } else {
-      next = u8(packet.bytes, cursor.insertProtocolAt);
-      if (cursor.family === 4) this.#ownId(packet);
+      encapsulate(packet, cursor, sa, gapLen, nextId(core), core.settings, flight.df);
+      return next;
     }
-    // An earlier packet of this batch may have used the SA up.
-    if (core.sad.isSpent(sa)) return 'no-sa';
-    flight.payloadLen = packet.end - cursor.insertAt;
-    const bad =
-      sa.spec.protocol === 'esp'
-        ? esp.prepare(core, flight, sa, next)
-        : ah.prepare(flight, sa, next);
-    if (bad !== undefined) return bad;
-    const { rowLen, payloadLen } = flight;
-    core.sad.count(sa, rowLen, rowLen * payloadLen);
-    if (rowLen === 1) return undefined;
-    esp.complete(flight, sa);
-    stampRow(core, flight, sa, this.#packets);
-    return undefined;
+    const next = u8(packet.bytes, cursor.insertProtocolAt);
+    if (family === 4) this.#ownId(packet);
+    openGap(packet, cursor, gapLen);
+    return next;
   }
 
   /** The kernel replaces an identification of 0 when it sends, which would break AH. */
@@ -356,10 +385,11 @@ export class Output {
     if (sa.spec.protocol === 'esp') {
       this.#crypto.settle(flight);
       assert(flight.jobOk, 'the cryptographic library seals what it is given');
-      if (flight.rowLen === 1) esp.complete(flight, sa);
+      esp.complete(flight, sa);
       if (sa.spec.encapsulation !== undefined) sa.lastSentMs = nowMs;
     }
-    stats.families[flight.cursor.family].sealed.count(sa, flight.payloadLen, flight.rowLen);
+    const { rowLen, payloadLen } = flight;
+    stats.families[flight.cursor.family].sealed.count(sa, rowLen, rowLen * payloadLen);
     sad.settle(sa);
   }
 

@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts';
 import type { Sa } from '../sad/sa.ts';
-import { copy, copyWords, setU32, u16, wordsOf } from '../wire/bytes.ts';
+import { copyOctets, copyWords, half, setWord, word } from '../wire/bytes.ts';
 import * as espHeader from '../wire/esp.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
@@ -10,15 +10,15 @@ import * as esp from './esp.ts';
 import { BATCH_MAX, type Flight } from './flight.ts';
 
 /**
- * Rows: packets that were cut from one large packet, with the same headers but for what counts up.
- * The first is decided on and gets its new headers; the others get a copy of them, in which the
- * counters have counted on.
+ * Rows: packets behind one another that get the same headers in front, but for what counts up. The
+ * first gets its headers in the usual way, and the others a copy of them in which the counters have
+ * counted on. They are of one flow, with the same headers of their own (`countFollowers`), and then
+ * only the first is decided on; or as long as one another and through one tunnel.
  */
 
 /**
- * Whether packets that follow this one, which was decided on, may go as it does without being
- * looked at: one layer of ESP, no limit of the SA anywhere near, nothing that is drawn by lot for
- * each packet, and no fragments.
+ * Whether packets may go in a row behind this one, which was decided on: one layer of ESP, no limit
+ * of the SA anywhere near, nothing that is drawn by lot for each packet, and no fragments.
  */
 export function mayLead(core: Core, flight: Flight): boolean {
   if (!flight.active || flight.layerCount !== 1 || flight.owned || flight.lacks.length > 0) {
@@ -46,40 +46,88 @@ export function mayLead(core: Core, flight: Flight): boolean {
 }
 
 /**
+ * Whether a packet that was decided on can go in the row that it stands behind: through the same
+ * tunnel, as long, and the same in all that the tunnel's header has of it.
+ */
+export function fitsBehind(flight: Flight, head: Flight): boolean {
+  if (!flight.active || flight.owned || flight.layerCount !== 1 || flight.lacks.length > 0) {
+    return false;
+  }
+  if (head.index + head.rowLen !== flight.index || head.layerCount !== 1) return false;
+  const [{ sa, tunnel }, other] = [flight.layers[0]!, head.layers[0]!];
+  const { packet, cursor } = flight;
+  return (
+    tunnel &&
+    other.tunnel &&
+    sa === other.sa &&
+    flight.socket === undefined &&
+    flight.mtu === head.mtu &&
+    flight.df === head.df &&
+    packet.len === head.packet.len &&
+    cursor.family === head.cursor.family &&
+    trafficClass(packet, cursor.family) === trafficClass(head.packet, cursor.family)
+  );
+}
+
+function trafficClass({ bytes, at }: Packet, family: 4 | 6): number {
+  return family === 4 ? ipv4.tos(bytes, at) : ipv6.trafficClass(bytes, at);
+}
+
+/**
  * Writes the headers, and the trailer, of all packets of a row that follow the first, whose own are
- * complete. `packets`: of the batch.
+ * ready to be sealed. `packets`: of the batch.
  */
 export function stampRow(core: Core, leader: Flight, sa: Sa, packets: readonly Packet[]): void {
-  const { packet, cursor, payloadLen } = leader;
-  const p = packet.bytes;
-  const { ivLen, icvLen } = sa.spec.esp!;
-  const frontLen = leader.jobAt + espHeader.HEADER_LEN + ivLen - packet.at;
-  const trailerAt = packet.at + frontLen + payloadLen;
-  const trailerLen = leader.jobEnd - trailerAt;
-  const words = wordsOf(p);
+  const { packet, cursor, payloadLen, jobAt, jobEnd, index, rowLen } = leader;
+  const { view, at: firstAt } = packet;
+  const { iv, ivLen, icvLen } = sa.spec.esp!;
+  const seqBy = jobAt + espHeader.SEQ_AT - firstAt;
+  const frontLen = jobAt + espHeader.HEADER_LEN + ivLen - firstAt;
+  const trailerAt = firstAt + frontLen + payloadLen;
+  const trailerLen = jobEnd - trailerAt;
+  const isUnique = iv === 'unique';
+  // Of a unique IV only the last word changes, with the sequence number: see `Sa.hasSeqFor`.
+  const ivBy = frontLen - 4;
+  const ivHigh = isUnique ? word(view, firstAt + ivBy - 4) : 0;
+  const ivMask = isUnique ? word(view, firstAt + ivBy) ^ leader.seq : 0;
   const isIpv4 = cursor.family === 4;
-  const { tunnel } = leader.layers[0]!;
-  const inCommon = isIpv4 ? ipv4.sumInCommon(p, packet.at) : 0;
-  for (let k = 1; k < leader.rowLen; k++) {
-    const follower = packets[leader.index + k]!;
-    const q = follower.bytes;
-    const payloadAt = follower.end - payloadLen;
-    const at = payloadAt - frontLen;
+  const isTransport = !leader.layers[0]!.tunnel;
+  const sum = isIpv4 ? ipv4.sumInCommon(view, firstAt) + packet.len : 0;
+  // Words that are held cost half as much as words that are copied.
+  const [first, second, third] = [
+    word(view, firstAt),
+    word(view, firstAt + 4),
+    word(view, firstAt + 8),
+  ];
+  const [src, dst] = [word(view, firstAt + ipv4.SRC_AT), word(view, firstAt + ipv4.DST_AT)];
+  const heldLen = isIpv4 ? ipv4.HEADER_LEN : 0;
+  for (let k = 1; k < rowLen; k++) {
+    const follower = packets[index + k]!;
+    const { view: own, end } = follower;
+    const at = end - payloadLen - frontLen;
     assert(at >= follower.slotAt, 'headers fit in front');
-    // In transport mode the packet keeps its own, which is where the copy goes.
-    const id = isIpv4 && !tunnel ? u16(q, follower.at + ipv4.ID_AT) : 0;
-    if (words !== undefined && q === p && ((packet.at | at | frontLen) & 3) === 0) {
-      copyWords(words, packet.at, at, frontLen);
-    } else {
-      copy(p, packet.at, q, at, frontLen);
+    if (isIpv4) {
+      // In transport mode the packet keeps its own, which is where the copy goes.
+      const ownId = isTransport ? half(own, follower.at + ipv4.ID_AT) : 0;
+      const id = ownId === 0 ? nextId(core) : ownId;
+      setWord(own, at, first);
+      setWord(own, at + ipv4.ID_AT, ipv4.withId(second, id));
+      setWord(own, at + ipv4.TTL_AT, ipv4.withChecksum(third, sum + id));
+      setWord(own, at + ipv4.SRC_AT, src);
+      setWord(own, at + ipv4.DST_AT, dst);
     }
-    copy(p, trailerAt, q, follower.end, trailerLen);
-    if (isIpv4) ipv4.stampId(q, at, id === 0 ? nextId(core) : id, inCommon);
-    const espAt = at + frontLen - ivLen - espHeader.HEADER_LEN;
+    copyWords(view, firstAt + heldLen, own, at + heldLen, seqBy - heldLen);
     const seq = leader.seq + k;
-    setU32(q, espAt + espHeader.SEQ_AT, seq >>> 0);
-    esp.writeIv(core, q, sa, espAt + espHeader.HEADER_LEN, seq);
+    setWord(own, at + seqBy, seq);
+    if (isUnique) {
+      setWord(own, at + ivBy - 4, ivHigh);
+      setWord(own, at + ivBy, ivMask ^ seq);
+    } else if (ivLen > 0) {
+      core.ivs.writeRandom(follower.bytes, at + frontLen - ivLen, ivLen);
+    }
+    copyOctets(view, trailerAt, own, end, trailerLen);
+    follower.follows = true;
     follower.at = at;
-    follower.end += trailerLen + icvLen;
+    follower.end = end + trailerLen + icvLen;
   }
 }

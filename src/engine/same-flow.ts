@@ -1,62 +1,69 @@
-import { ADDRESS_LEN } from '../base/address.ts';
-import { equal, u16, u32 } from '../wire/bytes.ts';
+import { half, sameWords, word } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
 import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
-import type { Flight } from './flight.ts';
 
-/**
- * Whether a packet that nobody has decoded yet is TCP or UDP of the same flow as one that has a
- * plain header (`isPlain`), and as right: the same in all but length, identification and what is
- * behind the ports. `at` to `end`: what there is of it.
- */
-export function isSameStream(
-  p: Uint8Array,
-  at: number,
-  end: number,
-  { packet: { bytes: q }, cursor: { family, at: other }, innerSum }: Flight,
-): boolean {
-  if (family === 6) {
-    return (
-      end - at >= ipv6.HEADER_LEN + udp.HEADER_LEN &&
-      ipv6.payloadLen(p, at) === end - at - ipv6.HEADER_LEN &&
-      u32(p, at) === u32(q, other) &&
-      u16(p, at + ipv6.NEXT_HEADER_AT) === u16(q, other + ipv6.NEXT_HEADER_AT) &&
-      // Addresses and ports.
-      equal(p, at + ipv6.SRC_AT, q, other + ipv6.SRC_AT, 36)
-    );
-  }
-  return (
-    end - at >= ipv4.HEADER_LEN + udp.HEADER_LEN &&
-    ipv4.totalLen(p, at) === end - at &&
-    u16(p, at) === u16(q, other) &&
-    u32(p, at + ipv4.FRAGMENT_AT) === u32(q, other + ipv4.FRAGMENT_AT) &&
-    u32(p, at + ipv4.SRC_AT) === u32(q, other + ipv4.SRC_AT) &&
-    u32(p, at + ipv4.DST_AT) === u32(q, other + ipv4.DST_AT) &&
-    u32(p, at + ipv4.HEADER_LEN) === u32(q, other + ipv4.HEADER_LEN) &&
-    ipv4.checksumOkBy(p, at, innerSum)
-  );
-}
+/** Of UDP, and of ESP; TCP has more. */
+const UPPER_LEN_MIN = udp.HEADER_LEN;
 
 /** Whether a decoded packet is TCP or UDP right behind a header without options or extensions. */
-export function isPlain({
-  protocol,
-  portsKnown,
-  isFragment,
-  family,
-  at,
-  upperAt,
-}: Cursor): boolean {
+export function isPlain(cursor: Cursor): boolean {
+  const { protocol } = cursor;
+  return (protocol === PROTO.TCP || protocol === PROTO.UDP) && isBare(cursor);
+}
+
+/**
+ * Whether what a packet carries stands right behind a header without options or extensions, and has
+ * a header of its own, of eight octets at least.
+ */
+export function isBare({ portsKnown, isFragment, family, at, upperAt, end }: Cursor): boolean {
   const headerLen = family === 4 ? ipv4.HEADER_LEN : ipv6.HEADER_LEN;
-  return (
-    (protocol === PROTO.TCP || protocol === PROTO.UDP) &&
-    portsKnown &&
-    !isFragment &&
-    upperAt - at === headerLen
-  );
+  return portsKnown && !isFragment && upperAt - at === headerLen && end - upperAt >= UPPER_LEN_MIN;
+}
+
+/**
+ * How many of the packets from `from` to `to` follow another one: those that say so
+ * (`Packet.follows`) and, if the header of the other is bare, those that can be seen to. `cursor`
+ * is that of the other, which is as it was when it was decoded.
+ */
+export function countFollowers(
+  packets: readonly Packet[],
+  from: number,
+  to: number,
+  first: Packet,
+  cursor: Cursor,
+  isBare: boolean,
+): number {
+  const isUdp = cursor.protocol === PROTO.UDP;
+  let i = from;
+  while (i < to) {
+    const packet = packets[i]!;
+    if (!packet.follows && !(isBare && isLike(packet, first, cursor.family, isUdp))) break;
+    i++;
+  }
+  return i - from;
+}
+
+/** Whether a packet is as long as another and has the same headers, but for what counts up. */
+function isLike(packet: Packet, first: Packet, family: 4 | 6, isUdp: boolean): boolean {
+  const { view, at } = packet;
+  const { view: other, at: otherAt } = first;
+  if (packet.end - at !== first.end - otherAt) return false;
+  if (word(view, at) !== word(other, otherAt)) return false;
+  const headerLen = family === 4 ? ipv4.HEADER_LEN : ipv6.HEADER_LEN;
+  if (family === 4) {
+    if (half(view, at + ipv4.FRAGMENT_AT) !== half(other, otherAt + ipv4.FRAGMENT_AT)) return false;
+    if (half(view, at + ipv4.TTL_AT) !== half(other, otherAt + ipv4.TTL_AT)) return false;
+    // Addresses, and ports or SPI.
+    if (!sameWords(view, at + ipv4.SRC_AT, other, otherAt + ipv4.SRC_AT, 12)) return false;
+  } else if (!sameWords(view, at + 4, other, otherAt + 4, 40)) {
+    return false;
+  }
+  const lenAt = headerLen + udp.LEN_AT;
+  return !isUdp || half(view, at + lenAt) === half(other, otherAt + lenAt);
 }
 
 /**
@@ -77,6 +84,6 @@ export function isSameFlow(packet: Packet, cursor: Cursor, other: Packet, before
     !before.isFragment &&
     cursor.insertAt - cursor.at === before.insertAt - before.at &&
     // Both headers have the destination right behind the source.
-    equal(packet.bytes, cursor.srcAt, other.bytes, before.srcAt, 2 * ADDRESS_LEN[family])
+    sameWords(packet.view, cursor.srcAt, other.view, before.srcAt, family === 4 ? 8 : 32)
   );
 }

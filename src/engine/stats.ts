@@ -25,16 +25,16 @@ export class LayerStats {
   readonly espCiphers = new Float64Array(ALGORITHM_MAX + 1);
   readonly ahMacs = new Float64Array(ALGORITHM_MAX + 1);
 
-  /** `bytes`: in each packet. */
-  count({ spec }: Sa, bytes: number, packets = 1): void {
+  /** `bytes`: of all of them together. */
+  count({ spec }: Sa, packets: number, bytes: number): void {
     if (spec.protocol === 'esp') {
       this.esp += packets;
-      this.espBytes += packets * bytes;
+      this.espBytes += bytes;
       this.espCiphers[spec.keys.encrypt]! += packets;
       if (spec.esp!.authenticates) this.espAuthentic += packets;
     } else {
       this.ah += packets;
-      this.ahBytes += packets * bytes;
+      this.ahBytes += bytes;
       this.ahMacs[spec.keys.auth]! += packets;
     }
   }

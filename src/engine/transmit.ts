@@ -1,4 +1,5 @@
 import type { DropReason } from '../base/drop.ts';
+import { u8 } from '../wire/bytes.ts';
 import { Cursor, decode } from '../wire/cursor.ts';
 import type { Packet } from '../wire/packet.ts';
 import type { Core } from './core.ts';
@@ -33,6 +34,14 @@ export class Transmitter {
     }
     this.#put(packet, owned);
     return undefined;
+  }
+
+  /** Packets that are not owned, and no longer than their path carries. */
+  addAll(packets: readonly Packet[], from: number, to: number): void {
+    const own = this.#packets;
+    let count = this.#packetCount;
+    for (let i = from; i < to; i++) own[count++] = packets[i]!;
+    this.#packetCount = count;
   }
 
   flush(): void {
@@ -84,4 +93,15 @@ export class Transmitter {
       (piece) => this.#put(piece, true),
     );
   }
+}
+
+/**
+ * A datagram that came in fragments fits where these fit. IPv4 routers cut it again by themselves;
+ * IPv6 routers must not, so what may have to be forwarded goes on as it came.
+ */
+export function deliveredMtu(core: Core, packet: Packet): number {
+  const isIpv6 = u8(packet.bytes, packet.at) >>> 4 === 6;
+  return core.forwards && isIpv6 && packet.fragmentMax > 0
+    ? packet.fragmentMax
+    : Number.POSITIVE_INFINITY;
 }

@@ -1,7 +1,6 @@
-import type { Address } from '../base/address.ts';
 import type { DropReason } from '../base/drop.ts';
 import type { Sa } from '../sad/sa.ts';
-import { copy } from '../wire/bytes.ts';
+import { copy, u32 } from '../wire/bytes.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
@@ -24,37 +23,47 @@ export function innerProtocol(family: 4 | 6): number {
 }
 
 /**
- * Puts a tunnel header in front of the packet and points the cursor at it. Lengths and checksum are
- * filled in when the layer is complete. DSCP is copied, the TTL is a new one, ECN follows the SA or
- * the host (RFC 4301 §5.1.2, RFC 6040 §4.1), and so does DF, by `outerDf`.
+ * Puts a tunnel header in front of the packet, with a gap of `gapLen` octets between them, and
+ * points the cursor at it. Lengths and checksum are filled in when the layer is complete. DSCP is
+ * copied, the TTL is a new one, ECN follows the SA or the host (RFC 4301 §5.1.2, RFC 6040 §4.1),
+ * and so does DF, by `outerDf`.
  */
 export function encapsulate(
   packet: Packet,
   cursor: Cursor,
   sa: Sa,
-  dst: Address,
+  gapLen: number,
   id: number,
   settings: Settings,
   df: boolean,
 ): void {
   const p = packet.bytes;
   const { src } = sa.spec;
-  const innerAt = packet.at;
+  const dst = sa.peer?.address ?? sa.spec.dst;
   const isInner4 = cursor.family === 4;
-  const innerClass = isInner4 ? ipv4.tos(p, innerAt) : ipv6.trafficClass(p, innerAt);
+  const innerClass = isInner4 ? ipv4.tos(p, packet.at) : ipv6.trafficClass(p, packet.at);
   const tos = outerClass(innerClass, ecnRule(sa, settings));
+  const gapAt = packet.at - gapLen;
   if (src.family === 4) {
-    packet.at -= ipv4.HEADER_LEN;
-    ipv4.write(p, packet.at, tos, 0, id, df ? ipv4.FLAG_DF : 0, OUTER_TTL, 0);
-    copy(src.bytes, 0, p, packet.at + ipv4.SRC_AT, 4);
-    copy(dst.bytes, 0, p, packet.at + ipv4.DST_AT, 4);
+    const at = gapAt - ipv4.HEADER_LEN;
+    const flags = df ? ipv4.FLAG_DF : 0;
+    ipv4.begin(packet.view, at, tos, id, flags, OUTER_TTL, u32(src.bytes, 0), u32(dst.bytes, 0));
+    packet.at = at;
+    cursor.srcAt = at + ipv4.SRC_AT;
+    cursor.dstAt = at + ipv4.DST_AT;
+    cursor.protocolAt = at + ipv4.PROTOCOL_AT;
   } else {
-    packet.at -= ipv6.HEADER_LEN;
-    ipv6.write(p, packet.at, tos, 0, 0, 0, OUTER_TTL);
-    copy(src.bytes, 0, p, packet.at + ipv6.SRC_AT, 16);
-    copy(dst.bytes, 0, p, packet.at + ipv6.DST_AT, 16);
+    const at = gapAt - ipv6.HEADER_LEN;
+    ipv6.write(p, at, tos, 0, 0, 0, OUTER_TTL);
+    copy(src.bytes, 0, p, at + ipv6.SRC_AT, 16);
+    copy(dst.bytes, 0, p, at + ipv6.DST_AT, 16);
+    packet.at = at;
+    cursor.srcAt = at + ipv6.SRC_AT;
+    cursor.dstAt = at + ipv6.DST_AT;
+    cursor.protocolAt = at + ipv6.NEXT_HEADER_AT;
   }
-  pointAtHeader(cursor, packet.at, src.family, innerAt, packet.end);
+  cursor.family = src.family;
+  pointAtHeader(cursor, packet.at, gapAt, packet.end);
 }
 
 /**
@@ -122,25 +131,14 @@ function outerClass(innerClass: number, ecn: -1 | 0 | 1): number {
   return ecn === 0 ? innerClass & ~ECN_MASK : innerClass;
 }
 
-/** A plain header without options or extensions, whose payload begins at `payloadAt`. */
-function pointAtHeader(
-  cursor: Cursor,
-  at: number,
-  family: 4 | 6,
-  payloadAt: number,
-  end: number,
-): void {
-  const header = family === 4 ? ipv4 : ipv6;
-  cursor.family = family;
+/** A plain header without options or extensions, which ends at `gapAt`. */
+function pointAtHeader(cursor: Cursor, at: number, gapAt: number, end: number): void {
   cursor.at = at;
   cursor.end = end;
-  cursor.srcAt = at + header.SRC_AT;
-  cursor.dstAt = at + header.DST_AT;
-  cursor.protocolAt = at + (family === 4 ? ipv4.PROTOCOL_AT : ipv6.NEXT_HEADER_AT);
   cursor.insertProtocolAt = cursor.protocolAt;
   cursor.protocol = 0;
-  cursor.upperAt = payloadAt;
-  cursor.insertAt = payloadAt;
+  cursor.upperAt = gapAt;
+  cursor.insertAt = gapAt;
   cursor.isFragment = false;
   cursor.fragmentOffset = 0;
   cursor.moreFragments = false;

@@ -4,6 +4,7 @@ import type { Sa } from '../sad/sa.ts';
 import { equal } from '../wire/bytes.ts';
 import * as ipv4 from '../wire/ipv4.ts';
 import * as ipv6 from '../wire/ipv6.ts';
+import type { Packet } from '../wire/packet.ts';
 import { PROTO } from '../wire/protocol.ts';
 import type { Core } from './core.ts';
 import type { Flight } from './flight.ts';
@@ -33,9 +34,26 @@ export function leaveTransport(flight: Flight, headersEnd: number): undefined {
 /** The packet in the payload of an opened layer is the packet from now on. */
 export function leaveTunnel(core: Core, flight: Flight, sa: Sa): DropReason | undefined {
   const { packet, cursor, payloadAt, next } = flight;
+  const { bytes: p } = packet;
+  const { family, at } = cursor;
+  const outerTos = family === 4 ? ipv4.tos(p, at) : ipv6.trafficClass(p, at);
+  return enterInner(core, packet, payloadAt, next, outerTos, sa);
+}
+
+/**
+ * As `leaveTunnel`: what is at `payloadAt` is the packet. `next`: its protocol; `outerTos`: of the
+ * header of the tunnel.
+ */
+export function enterInner(
+  core: Core,
+  packet: Packet,
+  payloadAt: number,
+  next: number,
+  outerTos: number,
+  sa: Sa,
+): DropReason | undefined {
   const p = packet.bytes;
-  const outerEcn =
-    3 & (cursor.family === 4 ? ipv4.tos(p, cursor.at) : ipv6.trafficClass(p, cursor.at));
+  const outerEcn = 3 & outerTos;
   const ecn = ecnRule(sa, core.settings);
   const family = next === PROTO.IPIP ? 4 : 6;
   // The fragments were the tunnel's; what was in it has never been cut.

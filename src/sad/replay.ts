@@ -70,6 +70,26 @@ export class ReplayWindow {
     return true;
   }
 
+  /**
+   * As `commit`, for numbers `from` to `to` of a list: how many before the first that was seen
+   * since it was checked.
+   */
+  commitRow(seqs: Float64Array, from: number, to: number): number {
+    const words = this.#words;
+    let i = from;
+    for (; i < to; i++) {
+      const seq = seqs[i]!;
+      // The next one, in a word that was cleared when the one before it came.
+      if (words !== undefined && seq === this.#top + 1 && (seq & 31) !== 0) {
+        words[(seq / 32) & (words.length - 1)]! |= 1 << (seq & 31);
+        this.#top = seq;
+      } else if (!this.commit(seq)) {
+        break;
+      }
+    }
+    return i - from;
+  }
+
   #ring(): Int32Array {
     if (this.#words !== undefined) return this.#words;
     // One word more than the window has: the word being filled at the top is cleared while the

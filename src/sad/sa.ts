@@ -242,10 +242,15 @@ export class Sa {
     return first;
   }
 
-  /** Whether it has so many sequence numbers that nothing happens when they are taken. */
+  /**
+   * Whether it has so many sequence numbers that nothing happens when they are taken, not even to
+   * their high half.
+   */
   hasSeqFor(count: number): boolean {
-    const next = this.#nextSeq + count;
-    return next <= this.#seqLimit && next < SEQ_SOFT * seqMax(this.spec);
+    const first = this.#nextSeq;
+    const next = first + count;
+    if (next > this.#seqLimit || next >= SEQ_SOFT * seqMax(this.spec)) return false;
+    return (first >>> 0) + count <= 2 ** 32;
   }
 
   /**

@@ -215,7 +215,10 @@ export class Spd {
    * by policies that name it; otherwise a policy for everything would cut a host off from itself.
    */
   lookup(direction: Direction, p: Uint8Array, cursor: Cursor): Lookup {
-    return this.#indexes[direction][cursor.family].lookup(p, cursor);
+    // Each by its name: a name that is computed costs as much as all of the search.
+    const { in: incoming, out, fwd } = this.#indexes;
+    const both = direction === 'out' ? out : direction === 'in' ? incoming : fwd;
+    return (cursor.family === 4 ? both[4] : both[6]).lookup(p, cursor);
   }
 
   /**

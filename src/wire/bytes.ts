@@ -1,8 +1,8 @@
 /**
  * All byte indexing of the packet path. In JavaScript a read past the end is silently 0, so callers
  * check lengths first (each header's `check`), and only this module touches octets. Shifts on
- * Uint8Array cost 7 ns for six fields; DataView objects and Buffer methods cost more, and a view
- * per packet would allocate.
+ * Uint8Array cost 7 ns for six fields; Buffer methods cost more. Where every nanosecond counts, the
+ * views that packets carry (`Packet.view`) read four octets at once.
  */
 
 export function u8(p: Uint8Array, at: number): number {
@@ -55,26 +55,77 @@ export function copy(
   }
 }
 
-const wordViews = new WeakMap<ArrayBufferLike, Uint32Array>();
+const views = new WeakMap<Uint8Array, DataView>();
 
 /**
- * The same memory as words, in the machine's order of octets: for whoever copies many headers. Word
- * `i` is at octet 4 * i of arrays that begin where their memory begins.
+ * The same octets for reading and writing whole words, wherever they stand. An access to a view
+ * that is there already is one instruction: 44 octets are copied in 10 ns, against 43 by octets.
+ * Making one, or looking for it, costs more than a packet's headers: packets carry theirs.
  */
-export function wordsOf({ buffer, byteOffset }: Uint8Array): Uint32Array | undefined {
-  if (byteOffset !== 0) return undefined;
-  let words = wordViews.get(buffer);
-  if (words === undefined) {
-    words = new Uint32Array(buffer, 0, buffer.byteLength >>> 2);
-    wordViews.set(buffer, words);
+export function viewOf(bytes: Uint8Array): DataView {
+  let view = views.get(bytes);
+  if (view === undefined) {
+    view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    views.set(bytes, view);
   }
-  return words;
+  return view;
 }
 
-/** As `copy` within one array, whose words these are; all of it in whole words. */
-export function copyWords(words: Uint32Array, fromAt: number, toAt: number, len: number): void {
-  const [from, to] = [fromAt >>> 2, toAt >>> 2];
-  for (let i = 0; i < len >>> 2; i++) words[to + i] = words[from + i]!;
+/** 32 bits, as V8 likes them best: with a sign. For copies, comparisons and sums. */
+export function word(view: DataView, at: number): number {
+  return view.getInt32(at);
+}
+
+/** The low 32 bits of a number. */
+export function setWord(view: DataView, at: number, value: number): void {
+  view.setInt32(at, value);
+}
+
+export function half(view: DataView, at: number): number {
+  return view.getUint16(at);
+}
+
+/** `len`: a multiple of four. From front to back: what overlaps may only move to the front. */
+export function copyWords(
+  from: DataView,
+  fromAt: number,
+  to: DataView,
+  toAt: number,
+  len: number,
+): void {
+  let i = 0;
+  // A step of the loop costs as much as a word.
+  for (; i + 12 <= len; i += 12) {
+    setWord(to, toAt + i, word(from, fromAt + i));
+    setWord(to, toAt + i + 4, word(from, fromAt + i + 4));
+    setWord(to, toAt + i + 8, word(from, fromAt + i + 8));
+  }
+  for (; i < len; i += 4) setWord(to, toAt + i, word(from, fromAt + i));
+}
+
+/** As `copyWords`, of any length. */
+export function copyOctets(
+  from: DataView,
+  fromAt: number,
+  to: DataView,
+  toAt: number,
+  len: number,
+): void {
+  let i = 0;
+  for (; i + 4 <= len; i += 4) setWord(to, toAt + i, word(from, fromAt + i));
+  for (; i < len; i++) to.setUint8(toAt + i, from.getUint8(fromAt + i));
+}
+
+/** `len`: a multiple of four. For what is public, as `equal`. */
+export function sameWords(
+  a: DataView,
+  aAt: number,
+  b: DataView,
+  bAt: number,
+  len: number,
+): boolean {
+  for (let i = 0; i < len; i += 4) if (word(a, aAt + i) !== word(b, bAt + i)) return false;
+  return true;
 }
 
 export function zero(p: Uint8Array, at: number, len: number): void {

@@ -109,9 +109,10 @@ function decodeIpv4(
   cursor.protocol = ipv4.protocol(p, at);
   cursor.protocolAt = at + ipv4.PROTOCOL_AT;
   cursor.upperAt = at + ipv4.headerLen(p, at);
-  cursor.fragmentOffset = ipv4.fragmentOffset(p, at);
-  cursor.moreFragments = ipv4.moreFragments(p, at);
-  cursor.isFragment = cursor.moreFragments || cursor.fragmentOffset !== 0;
+  const isFragment = ipv4.isFragment(p, at);
+  cursor.isFragment = isFragment;
+  cursor.fragmentOffset = isFragment ? ipv4.fragmentOffset(p, at) : 0;
+  cursor.moreFragments = isFragment && ipv4.moreFragments(p, at);
   cursor.fragmentHeaderAt = 0;
   cursor.insertAt = cursor.upperAt;
   cursor.insertProtocolAt = cursor.protocolAt;

@@ -17,7 +17,7 @@
  *     +---------------------------------------------------------------+
  */
 import type { DropReason } from '../base/drop.ts';
-import { setU32, u32 } from './bytes.ts';
+import { setWord, u32 } from './bytes.ts';
 
 export const HEADER_LEN = 8;
 /** Pad length and next header. */
@@ -38,7 +38,8 @@ export function seq(p: Uint8Array, at: number): number {
   return u32(p, at + SEQ_AT);
 }
 
-export function write(p: Uint8Array, at: number, spi: number, seq: number): void {
-  setU32(p, at, spi);
-  setU32(p, at + SEQ_AT, seq);
+/** `seq`: its low half counts. */
+export function write(view: DataView, at: number, spi: number, seq: number): void {
+  setWord(view, at, spi);
+  setWord(view, at + SEQ_AT, seq);
 }

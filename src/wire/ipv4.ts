@@ -17,7 +17,7 @@
  *     +---------------------------------------------------------------+
  */
 import type { DropReason } from '../base/drop.ts';
-import { setU8, setU16, u8, u16 } from './bytes.ts';
+import { half, setU8, setU16, setWord, u8, u16, word } from './bytes.ts';
 import * as checksum from './checksum.ts';
 
 export const HEADER_LEN = 20;
@@ -156,8 +156,8 @@ export function headerChecksum(p: Uint8Array, at: number): number {
 }
 
 /** Not part of `check`: packets from the own host may leave it to the network card. */
-export function checksumOk(p: Uint8Array, at: number): boolean {
-  return checksum.finish(checksum.add(p, at, at + headerLen(p, at), 0)) === 0;
+export function checksumOk(view: DataView, at: number): boolean {
+  return checksum.finish(headerSum(view, at)) === 0;
 }
 
 /** Computes and writes the header checksum; call it last. */
@@ -167,25 +167,83 @@ export function updateChecksum(p: Uint8Array, at: number): void {
   setU16(p, at + CHECKSUM_AT, checksum.finish(checksum.add(p, at, end, 0)));
 }
 
+/** The sum over all of a header, for `checksum.finish`. */
+function headerSum(view: DataView, at: number): number {
+  let sum = 0;
+  const end = at + ((view.getUint8(at) & 15) << 2);
+  for (let i = at; i < end; i += 4) sum += wordSum(word(view, i));
+  return sum;
+}
+
+function wordSum(value: number): number {
+  return (value >>> 16) + (value & 0xffff);
+}
+
 /**
  * The sum over a header without its length, identification and checksum: what headers of one flow
  * have in common.
  */
-export function sumInCommon(p: Uint8Array, at: number): number {
-  const sum = checksum.add(p, at, at + headerLen(p, at), 0);
-  return sum - totalLen(p, at) - u16(p, at + ID_AT) - u16(p, at + CHECKSUM_AT);
+export function sumInCommon(view: DataView, at: number): number {
+  const own = half(view, at + 2) + half(view, at + ID_AT) + half(view, at + CHECKSUM_AT);
+  return headerSum(view, at) - own;
 }
 
-/** Gives a header, whose `sumInCommon` is known, another identification, and its checksum. */
-export function stampId(p: Uint8Array, at: number, id: number, inCommon: number): void {
-  setU16(p, at + ID_AT, id);
-  setU16(p, at + CHECKSUM_AT, checksum.finish(inCommon + totalLen(p, at) + id));
+/**
+ * Gives a header, whose `sumInCommon` is known, another identification, and its checksum. All else
+ * is as it will be sent.
+ */
+export function stampId(view: DataView, at: number, id: number, inCommon: number): void {
+  const sum = inCommon + half(view, at + 2) + id;
+  setWord(view, at + ID_AT, withId(word(view, at + ID_AT), id));
+  setWord(view, at + TTL_AT, withChecksum(word(view, at + TTL_AT), sum));
+}
+
+/** The word of a header that begins with the identification, with another one. */
+export function withId(value: number, id: number): number {
+  return (id << 16) | (value & 0xffff);
+}
+
+/** The word of a header that ends with the checksum, with that for a sum over all else. */
+export function withChecksum(value: number, sum: number): number {
+  return (value & ~0xffff) | checksum.finish(sum);
 }
 
 /** As `checksumOk`, of a header whose `sumInCommon` is known. */
-export function checksumOkBy(p: Uint8Array, at: number, inCommon: number): boolean {
-  const own = totalLen(p, at) + u16(p, at + ID_AT) + u16(p, at + CHECKSUM_AT);
+export function checksumOkBy(view: DataView, at: number, inCommon: number): boolean {
+  const own = half(view, at + 2) + half(view, at + ID_AT) + half(view, at + CHECKSUM_AT);
   return checksum.finish(inCommon + own) === 0;
+}
+
+/**
+ * Writes a header without options, but for what `complete` adds. `flags` out of FLAG_DF and
+ * FLAG_MF; `src` and `dst` as words.
+ */
+export function begin(
+  view: DataView,
+  at: number,
+  tos: number,
+  id: number,
+  flags: number,
+  ttl: number,
+  src: number,
+  dst: number,
+): void {
+  setWord(view, at, 0x4500_0000 | (tos << 16));
+  setWord(view, at + ID_AT, (id << 16) | flags);
+  setWord(view, at + TTL_AT, ttl << 24);
+  setWord(view, at + SRC_AT, src);
+  setWord(view, at + DST_AT, dst);
+}
+
+/**
+ * Gives a header its total length, protocol and checksum. In whole words: a processor that reads a
+ * word of which only a part was written just now waits for that part.
+ */
+export function complete(view: DataView, at: number, totalLen: number, protocol: number): void {
+  const ttlAndProtocol = (word(view, at + TTL_AT) & 0xff00_0000) | (protocol << 16);
+  setWord(view, at, (word(view, at) & ~0xffff) | totalLen);
+  setWord(view, at + TTL_AT, ttlAndProtocol);
+  setWord(view, at + TTL_AT, ttlAndProtocol | checksum.finish(headerSum(view, at)));
 }
 
 /**

@@ -1,4 +1,5 @@
 import { assert } from '../base/assert.ts';
+import { viewOf } from './bytes.ts';
 
 /**
  * Room in front of a packet for the headers of the deepest bundle: eight tunnels of IPv6 (40) and
@@ -30,6 +31,8 @@ export function slotLen(room: number): number {
  */
 export class Packet {
   readonly bytes: Uint8Array;
+  /** Of the same octets: see `viewOf`. */
+  readonly view: DataView;
   readonly slotAt: number;
   readonly slotEnd: number;
   at: number;
@@ -47,6 +50,7 @@ export class Packet {
 
   constructor(bytes: Uint8Array, slotAt: number, slotEnd: number) {
     this.bytes = bytes;
+    this.view = viewOf(bytes);
     this.slotAt = slotAt;
     this.slotEnd = slotEnd;
     this.at = slotAt + HEADROOM;

@@ -9,9 +9,10 @@
  *     +---------------+---------------+
  */
 import type { DropReason } from '../base/drop.ts';
-import { setU16, u16 } from './bytes.ts';
+import { setU16, setWord, u16 } from './bytes.ts';
 
 export const HEADER_LEN = 8;
+export const LEN_AT = 4;
 export const CHECKSUM_AT = 6;
 
 /** Whether the datagram at `at` fits; octets behind its length are ignored by those who read it. */
@@ -53,4 +54,16 @@ export function write(p: Uint8Array, at: number, sport: number, dport: number, l
   setU16(p, at + 2, dport);
   setU16(p, at + 4, len);
   setU16(p, at + CHECKSUM_AT, 0);
+}
+
+/** As `write`, by words. */
+export function writeWords(
+  view: DataView,
+  at: number,
+  sport: number,
+  dport: number,
+  len: number,
+): void {
+  setWord(view, at, (sport << 16) | dport);
+  setWord(view, at + 4, len << 16);
 }

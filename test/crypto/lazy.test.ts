@@ -112,11 +112,16 @@ describe('lazy transforms', () => {
     expect(esp.openLater!(p, 4, 5, -1)).toBe(1);
     expect(ah.signLater!(p, 6, 7, 8, p, 9)).toBe(2);
     expect(ah.verifyLater!(p, 10, 11, 12, p, 13)).toBe(3);
+    const packets = [{ bytes: p, at: 5 }];
+    expect(esp.sealRowLater!(packets, 0, 1, 2, 30, 7)).toBe(4);
+    expect(esp.openRowLater!(packets, 0, 1, 3, 20, -1)).toBe(5);
     expect(noted).toEqual([
       ['sealLater', p, 1, 2, 3],
       ['openLater', p, 4, 5, -1],
       ['signLater', p, 6, 7, 8, p, 9],
       ['verifyLater', p, 10, 11, 12, p, 13],
+      ['sealRowLater', packets, 0, 1, 2, 30, 7],
+      ['openRowLater', packets, 0, 1, 3, 20, -1],
     ]);
     expect(made()).toBe(4);
   });
@@ -132,7 +137,8 @@ describe('lazy transforms', () => {
 function queued() {
   let made = 0;
   const noted: unknown[][] = [];
-  const queue: JobQueue = { capacity: 256, count: 0, run: () => {}, ok: () => true };
+  const ok = { ok: () => true, countOk: (_job: number, count: number) => count };
+  const queue: JobQueue = { capacity: 256, count: 0, run: () => {}, ...ok };
   const later =
     (name: string) =>
     (...job: unknown[]) =>
@@ -143,7 +149,10 @@ function queued() {
     esp: (spec) => {
       made++;
       const esp = nodeCrypto.esp(spec);
-      const own = { queue, sealLater: later('sealLater'), openLater: later('openLater') };
+      const own = {
+        ...{ queue, sealLater: later('sealLater'), openLater: later('openLater') },
+        ...{ sealRowLater: later('sealRowLater'), openRowLater: later('openRowLater') },
+      };
       return Object.assign(Object.create(esp), own, { wipe: () => esp.wipe() });
     },
     ah: (spec) => {

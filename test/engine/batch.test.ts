@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test, vi } from 'vitest';
 import { address } from '../../src/base/address.ts';
-import type { JobQueue } from '../../src/crypto/transform.ts';
+import type { EspTransform, JobQueue } from '../../src/crypto/transform.ts';
 import type { SaSpec } from '../../src/sad/sa.ts';
 import { setU16, toHex, u8 } from '../../src/wire/bytes.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
@@ -267,6 +267,12 @@ describe('packets of new flows, in a large table, whose policies are looked up a
 function queued(spec: SaSpec, queue: Jobs): SaSpec {
   const esp = spec.esp!;
   const later = (job: () => boolean) => queue.add(job);
+  const sealLater = (...given: Parameters<typeof esp.seal>) => {
+    return later(() => {
+      esp.seal(...given);
+      return true;
+    });
+  };
   return {
     ...spec,
     esp: {
@@ -275,15 +281,23 @@ function queued(spec: SaSpec, queue: Jobs): SaSpec {
       seal: (...given) => esp.seal(...given),
       open: (...given) => esp.open(...given),
       queue,
-      sealLater: (...given) =>
-        later(() => {
-          esp.seal(...given);
-          return true;
-        }),
-      openLater: (...given) => later(() => esp.open(...given)),
+      ...{ sealLater, openLater: (...given) => later(() => esp.open(...given)) },
+      sealRowLater: (...row) => forRow(row, sealLater),
+      openRowLater: (...row) => forRow(row, (...given) => later(() => esp.open(...given))),
       wipe: () => esp.wipe(),
     },
   };
+}
+
+/** One by one; the number of the first. */
+function forRow(
+  [packets, from, count, by, len, high]: Parameters<Required<EspTransform>['sealRowLater']>,
+  note: (p: Uint8Array, at: number, end: number, high: number) => number,
+): number {
+  const jobs = packets.slice(from, from + count).map(({ bytes, at }) => {
+    return note(bytes, at + by, at + by + len, high);
+  });
+  return jobs[0]!;
 }
 
 class Jobs implements JobQueue {
@@ -309,6 +323,11 @@ class Jobs implements JobQueue {
 
   ok(job: number): boolean {
     return this.#ok[job]!;
+  }
+
+  countOk(job: number, count: number): number {
+    const bad = this.#ok.slice(job, job + count).indexOf(false);
+    return bad < 0 ? count : bad;
   }
 }
 

@@ -74,8 +74,9 @@ describe.skipIf(announceSkip('offload.test.ts', whyNoHosts('python3')))('large p
     expect(moved).toMatchObject({ octets: 8 * MIB, received: moved.sent });
     const [sender, receiver] = (await stop()) as [Seen, Seen];
     expect([...sender.refused, ...receiver.refused]).toEqual([]);
-    // Most segments are like the one before them, whether they came as one packet or not.
-    expect(sender.follows).toBeGreaterThan(sender.packets / 2);
+    // Where the kernel hands over large packets, most segments are like the one before them.
+    if (atA === auto) expect(sender.follows).toBeGreaterThan(sender.packets / 2);
+    else expect(sender.follows).toBe(0);
     const together = receiver.received / receiver.receivedBatches;
     if (atA === auto && atB === auto && isLarge) expect(together).toBeGreaterThan(8);
   });

@@ -86,6 +86,39 @@ describe.each([false, true])('agrees with a set, esn %s', (esn) => {
   });
 });
 
+test('a row is marked as it would be one by one', () => {
+  const step = fc.oneof(
+    { weight: 12, arbitrary: fc.constant(1) },
+    { weight: 1, arbitrary: fc.integer({ min: -40, max: 40 }) },
+  );
+  const rows = fc.array(fc.array(step, { minLength: 1, maxLength: 70 }), { maxLength: 6 });
+  const start = fc.constantFrom(0, 1000, LOW - 20);
+  fc.assert(
+    fc.property(fc.constantFrom(0, 32, 64, 1024), start, rows, (size, from, all) => {
+      const [window, twin] = [new ReplayWindow(size, true), new ReplayWindow(size, true)];
+      if (from > 0) for (const one of [window, twin]) one.startAt(from);
+      let seq = from;
+      for (const steps of all) {
+        const seqs = Float64Array.from(steps, (by) => {
+          seq = Math.max(0, seq + by);
+          return seq;
+        });
+        for (let i = 0; i < seqs.length; ) {
+          const done = window.commitRow(seqs, i, seqs.length);
+          for (const end = i + done; i < end; i++) expect(twin.commit(seqs[i]!)).toBe(true);
+          if (i < seqs.length) expect(twin.commit(seqs[i++]!)).toBe(false);
+          expect(window.top).toBe(twin.top);
+        }
+        for (let low = 0; low < 200; low++) {
+          const other = (twin.top - low) >>> 0;
+          expect(window.check(other)).toBe(twin.check(other));
+        }
+      }
+    }),
+    { numRuns: 60 },
+  );
+});
+
 test('0 is never a sequence number (RFC 4303 §2.2)', () => {
   expect(new ReplayWindow(64, false).check(0)).toBe(-1);
   // With ESN it is the one after 2^32 - 1.

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import * as ah from '../../src/wire/ah.ts';
+import { setU32, viewOf } from '../../src/wire/bytes.ts';
 import * as esp from '../../src/wire/esp.ts';
 import * as icmp from '../../src/wire/icmp.ts';
 import * as ipv4 from '../../src/wire/ipv4.ts';
@@ -21,6 +22,36 @@ describe('ipv4', () => {
     expect(ipv4.protocol(p, 4)).toBe(50);
     expect(ipv4.dontFragment(p, 4)).toBe(true);
     expect(ipv4.isFragment(p, 4)).toBe(false);
+  });
+
+  test('by words it is as by octets', () => {
+    const [p, q] = [counting(70), counting(70)];
+    ipv4.write(p, 5, 0xb9, 0, 0xfedc, ipv4.FLAG_DF, 63, 0);
+    setU32(p, 5 + ipv4.SRC_AT, 0xfe00_0001);
+    setU32(p, 5 + ipv4.DST_AT, 0x0a00_00ff);
+    ipv4.setTotalLen(p, 5, 65_123);
+    ipv4.setProtocol(p, 5, 50);
+    ipv4.updateChecksum(p, 5);
+    const view = viewOf(q);
+    ipv4.begin(view, 5, 0xb9, 0xfedc, ipv4.FLAG_DF, 63, 0xfe00_0001, 0x0a00_00ff);
+    ipv4.complete(view, 5, 65_123, 50);
+    expect(q).toEqual(p);
+    expect(ipv4.checksumOk(view, 5)).toBe(true);
+    const inCommon = ipv4.sumInCommon(view, 5);
+    for (const [id, len] of [[7, 40] as const, [0xffff, 65_535] as const, [0, 20] as const]) {
+      ipv4.setTotalLen(q, 5, len);
+      ipv4.stampId(view, 5, id, inCommon);
+      expect([ipv4.id(q, 5), ipv4.totalLen(q, 5)]).toEqual([id, len]);
+      expect([ipv4.checksumOk(view, 5), ipv4.checksumOkBy(view, 5, inCommon)]).toEqual([
+        true,
+        true,
+      ]);
+      q[5 + ipv4.CHECKSUM_AT]! ^= 4;
+      expect([ipv4.checksumOk(view, 5), ipv4.checksumOkBy(view, 5, inCommon)]).toEqual([
+        false,
+        false,
+      ]);
+    }
   });
 
   test('setters change their field only', () => {
@@ -87,6 +118,13 @@ describe('ipv6', () => {
 });
 
 describe('udp', () => {
+  test('by words it is as by octets', () => {
+    const [p, q] = [counting(20), counting(20)];
+    udp.write(p, 3, 0xfedc, 4500, 65_000);
+    udp.writeWords(viewOf(q), 3, 0xfedc, 4500, 65_000);
+    expect(q).toEqual(p);
+  });
+
   test('what is written is read', () => {
     const p = counting(10);
     udp.write(p, 1, 4500, 500, 8);
@@ -175,7 +213,7 @@ describe('icmp', () => {
 describe('esp and ah', () => {
   test('what is written is read', () => {
     const p = counting(24);
-    esp.write(p, 0, 0xfffffffe, 0x80000001);
+    esp.write(viewOf(p), 0, 0xfffffffe, 0x80000001);
     expect([esp.spi(p, 0), esp.seq(p, 0)]).toEqual([0xfffffffe, 0x80000001]);
     ah.write(p, 0, 6, 24, 0xfffffffe, 0x80000001);
     expect(p.slice(0, 12)).toEqual(hex('06040000 fffffffe 80000001'));

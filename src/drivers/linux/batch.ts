@@ -7,7 +7,6 @@ import {
   type PacketSink,
   slotLen,
 } from '../../wire/packet.ts';
-import { followsBefore } from '../follows.ts';
 import { BATCH_MAX } from '../held.ts';
 import type { PacketMemory, Region } from './packet-memory.ts';
 import { CUT, DEAL, FAILURE, type Segments } from './segments.ts';
@@ -104,7 +103,6 @@ export class Batch {
 
   /** Adds a packet, whoever's slot it is in; it stays there until the batch was handed on. */
   add(packet: Packet): void {
-    packet.follows = this.#count > 0 && followsBefore(packet, this.#packets[this.#count - 1]!);
     this.#packets[this.#count++] = packet;
     if (this.#count === BATCH_MAX) this.handOn();
   }

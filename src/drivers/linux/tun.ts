@@ -1,6 +1,5 @@
 import type { Packet, PacketSink } from '../../wire/packet.ts';
 import { PACKET_LEN_MAX, PacketArena } from '../../wire/packet.ts';
-import { followsBefore } from '../follows.ts';
 import { SINGLES_MAX } from '../held.ts';
 import type { Link } from '../link.ts';
 import { Refusals } from '../refusals.ts';
@@ -222,7 +221,6 @@ class SingleIo implements Io {
       const len = this.#c.read(this.#fd, address, PACKET_LEN_MAX);
       if (len <= 0) break;
       packet.end = packet.at + len;
-      packet.follows = count > 0 && followsBefore(packet, this.#packets[count - 1]!);
       count++;
     }
     if (count > 0) this.sink(this.#packets, count);

@@ -1,6 +1,6 @@
 import type * as Koffi from 'koffi';
 import { assert } from '../../base/assert.ts';
-import type { JobQueue } from '../../crypto/transform.ts';
+import type { JobPacket, JobQueue } from '../../crypto/transform.ts';
 import { Contexts, type NativeContext } from './contexts.ts';
 import * as layout from './layout.ts';
 import { type NativeBlock, nativeBlock, setLong } from './memory.ts';
@@ -88,7 +88,7 @@ export class NativeQueue implements JobQueue {
     const count = this.#count;
     if (count === 0) return;
     this.#count = 0;
-    this.#runner(this, 0, count);
+    this.#run(0, count);
     this.regions.trim();
     while (this.#condemned.length > 0) this.#end(this.#condemned.pop()!);
   }
@@ -96,6 +96,15 @@ export class NativeQueue implements JobQueue {
   ok(job: number): boolean {
     assert(job >= 0 && job < CAPACITY && this.#count === 0, 'a job of the last run');
     return this.#status(job) === layout.STATUS_OK;
+  }
+
+  countOk(job: number, count: number): number {
+    assert(job >= 0 && job + count <= CAPACITY && this.#count === 0, 'jobs of the last run');
+    const words = this.#words;
+    const from = job * JOB_WORDS + JOB.status / 4;
+    let done = 0;
+    while (done < count && words[from + done * JOB_WORDS] === layout.STATUS_OK) done++;
+    return done;
   }
 
   /** Notes an ESP job down; returns its number. */
@@ -110,12 +119,47 @@ export class NativeQueue implements JobQueue {
     const job = this.#next();
     if (p.length > SMALL_MAX) {
       checkEsp(op, context, p, at, end);
-      this.#write(job, op, context, this.regions.numberOf(p), at, end, seqHigh);
+      this.#write(job, op, context.index, this.regions.numberOf(p), at, end, seqHigh);
     } else {
       this.#settled(job, this.esp(op, context, p, at, end, seqHigh));
     }
     this.#count = job + 1;
     return job;
+  }
+
+  /** Notes ESP jobs down for packets `from` to `from + count`; returns the number of the first. */
+  espRowLater(
+    op: number,
+    context: NativeContext,
+    packets: readonly JobPacket[],
+    from: number,
+    count: number,
+    by: number,
+    len: number,
+    seqHigh: number,
+  ): number {
+    const first = this.#count;
+    assert(count >= 0 && first + count <= CAPACITY, 'the queue has room for a row');
+    const wholeLen = checkEspLen(op, context, len);
+    let p: Uint8Array | undefined;
+    let region = 0;
+    for (let k = 0; k < count; k++) {
+      const { bytes, at } = packets[from + k]!;
+      const espAt = at + by;
+      assert(espAt >= 0 && espAt + wholeLen <= bytes.length, 'a job lies in its array');
+      if (bytes !== p) {
+        if (bytes.length <= SMALL_MAX) {
+          const status = this.esp(op, context, bytes, espAt, espAt + len, seqHigh);
+          this.#settled(first + k, status);
+          continue;
+        }
+        p = bytes;
+        region = this.regions.numberOf(p);
+      }
+      this.#write(first + k, op, context.index, region, espAt, espAt + len, seqHigh);
+    }
+    this.#count = first + count;
+    return first;
   }
 
   /** Does an ESP job at once; returns STATUS_*. */
@@ -129,7 +173,7 @@ export class NativeQueue implements JobQueue {
   ): number {
     checkEsp(op, context, p, at, end);
     const q = p.length > SMALL_MAX ? p : this.#lend(0, p);
-    this.#write(AT_ONCE, op, context, this.regions.numberAtOnce(q, 0), at, end, seqHigh);
+    this.#write(AT_ONCE, op, context.index, this.regions.numberAtOnce(q, 0), at, end, seqHigh);
     return this.#runOne(p, q);
   }
 
@@ -147,7 +191,7 @@ export class NativeQueue implements JobQueue {
     const job = this.#next();
     if (p.length > SMALL_MAX && icv.length > SMALL_MAX) {
       checkAh(context, p, at, end, icv, icvAt);
-      this.#write(job, op, context, this.regions.numberOf(p), at, end, seqHigh);
+      this.#write(job, op, context.index, this.regions.numberOf(p), at, end, seqHigh);
       this.#writeIcv(job, this.regions.numberOf(icv), icvAt);
     } else {
       this.#settled(job, this.ah(op, context, p, at, end, seqHigh, icv, icvAt));
@@ -170,7 +214,7 @@ export class NativeQueue implements JobQueue {
     checkAh(context, p, at, end, icv, icvAt);
     const q = p.length > SMALL_MAX ? p : this.#lend(0, p);
     const field = icv.length > SMALL_MAX ? icv : this.#lend(1, icv);
-    this.#write(AT_ONCE, op, context, this.regions.numberAtOnce(q, 0), at, end, seqHigh);
+    this.#write(AT_ONCE, op, context.index, this.regions.numberAtOnce(q, 0), at, end, seqHigh);
     this.#writeIcv(AT_ONCE, this.regions.numberAtOnce(field, 1), icvAt);
     return this.#runOne(icv, field);
   }
@@ -213,7 +257,7 @@ export class NativeQueue implements JobQueue {
 
   /** Gives back what was written to a copy of `own`. */
   #runOne(own: Uint8Array, used: Uint8Array): number {
-    this.#runner(this, AT_ONCE, 1);
+    this.#run(AT_ONCE, 1);
     if (own !== used) {
       own.set(used.subarray(0, own.length));
       used.fill(0);
@@ -221,20 +265,25 @@ export class NativeQueue implements JobQueue {
     return this.#status(AT_ONCE);
   }
 
+  #run(from: number, count: number): void {
+    this.self.words[QUEUE.regionCount / 4] = this.regions.count;
+    this.#runner(this, from, count);
+  }
+
+  /** `context`, `region`: their numbers. */
   #write(
     job: number,
     op: number,
-    context: NativeContext,
+    context: number,
     region: number,
     at: number,
     end: number,
     seqHigh: number,
   ): void {
-    this.self.words[QUEUE.regionCount / 4] = this.regions.count;
     const words = this.#words;
     const i = job * JOB_WORDS;
     words[i + JOB.op / 4] = op;
-    words[i + JOB.context / 4] = context.index;
+    words[i + JOB.context / 4] = context;
     words[i + JOB.region / 4] = region;
     words[i + JOB.at / 4] = at;
     words[i + JOB.end / 4] = end;
@@ -244,7 +293,6 @@ export class NativeQueue implements JobQueue {
   }
 
   #writeIcv(job: number, region: number, icvAt: number): void {
-    this.self.words[QUEUE.regionCount / 4] = this.regions.count;
     this.#words[job * JOB_WORDS + JOB.icvRegion / 4] = region;
     this.#words[job * JOB_WORDS + JOB.icvAt / 4] = icvAt;
   }
@@ -257,13 +305,20 @@ function checkEsp(
   at: number,
   end: number,
 ): void {
+  const wholeLen = checkEspLen(op, context, end - at);
+  assert(at >= 0 && at + wholeLen <= p.length, 'a job lies in its array');
+}
+
+/** Checks `end - at` of a job; returns its octets with those of the ICV. */
+function checkEspLen(op: number, context: NativeContext, len: number): number {
   const { ivLen, icvLen } = context;
-  const limit = op === layout.OP_SEAL ? end + icvLen : end;
-  assert(at >= 0 && limit <= p.length && end - at <= JOB_LEN_MAX, 'a job lies in its array');
-  const textLen = limit - icvLen - at - ESP_HEADER_LEN - ivLen;
+  const wholeLen = op === layout.OP_SEAL ? len + icvLen : len;
+  assert(len <= JOB_LEN_MAX, 'a job is no longer than a packet');
+  const textLen = wholeLen - icvLen - ESP_HEADER_LEN - ivLen;
   assert(textLen >= 0, 'a job has a header, an IV and an ICV');
-  if (context.cipher !== layout.CIPHER_CBC) return;
+  if (context.cipher !== layout.CIPHER_CBC) return wholeLen;
   assert(textLen > 0 && textLen % context.blockLen === 0, 'CBC text is whole blocks');
+  return wholeLen;
 }
 
 function checkAh(

@@ -1,5 +1,5 @@
 import { assert } from '../../base/assert.ts';
-import type { AhTransform, EspTransform } from '../../crypto/transform.ts';
+import type { AhTransform, EspTransform, JobPacket } from '../../crypto/transform.ts';
 import type { NativeContext } from './contexts.ts';
 import * as layout from './layout.ts';
 import type { NativeQueue } from './queue.ts';
@@ -43,6 +43,30 @@ export class NativeEsp implements EspTransform {
 
   openLater(p: Uint8Array, at: number, end: number, seqHigh: number): number {
     return this.queue.espLater(layout.OP_OPEN, this.#live(), p, at, end, seqHigh);
+  }
+
+  sealRowLater(
+    packets: readonly JobPacket[],
+    from: number,
+    count: number,
+    by: number,
+    len: number,
+    seqHigh: number,
+  ): number {
+    const context = this.#live();
+    return this.queue.espRowLater(layout.OP_SEAL, context, packets, from, count, by, len, seqHigh);
+  }
+
+  openRowLater(
+    packets: readonly JobPacket[],
+    from: number,
+    count: number,
+    by: number,
+    len: number,
+    seqHigh: number,
+  ): number {
+    const context = this.#live();
+    return this.queue.espRowLater(layout.OP_OPEN, context, packets, from, count, by, len, seqHigh);
   }
 
   wipe(): void {

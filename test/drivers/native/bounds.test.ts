@@ -63,6 +63,7 @@ describe.each(NATIVES)('offsets given to $name', ({ provider }) => {
   );
   const len = fc.constantFrom(30, 64, 65, 200, 300);
   const later = fc.boolean();
+  const when = fc.constantFrom('at once', 'later', 'in a row');
 
   test('ESP', () => {
     const { queue } = provider;
@@ -74,23 +75,29 @@ describe.each(NATIVES)('offsets given to $name', ({ provider }) => {
         len,
         offset,
         offset,
-        later,
-        (one, size, at, end, wait) => {
+        when,
+        (one, size, at, given, how) => {
           const { esp } = one;
           const guarded = new Guarded(size);
           const p = guarded.bytes;
+          const wait = how !== 'at once';
+          const row = [{ bytes: p, at: 0 }];
+          // A row has lengths, from which its ends are computed.
+          const end = how === 'in a row' ? at + (given - at) : given;
           const isRefused = throws(() => {
-            if (!wait) esp.open(p, at, end, -1);
-            else esp.openLater!(p, at, end, -1);
+            if (how === 'at once') esp.open(p, at, end, -1);
+            else if (how === 'later') esp.openLater!(p, at, end, -1);
+            else esp.openRowLater!(row, 0, 1, at, given - at, -1);
           });
           const isSealRefused = throws(() => {
-            if (!wait) esp.seal(p, at, end, -1);
-            else esp.sealLater!(p, at, end, -1);
+            if (how === 'at once') esp.seal(p, at, end, -1);
+            else if (how === 'later') esp.sealLater!(p, at, end, -1);
+            else esp.sealRowLater!(row, 0, 1, at, given - at, -1);
           });
           expect(queue.count).toBe(wait ? Number(!isRefused) + Number(!isSealRefused) : 0);
           queue.run();
           expect(guarded.isIntact).toBe(true);
-          const isInside = at >= 0 && end <= size && end - at >= 8 + esp.ivLen + esp.icvLen;
+          const isInside = at >= 0 && end <= size && given - at >= 8 + esp.ivLen + esp.icvLen;
           if (!isInside) expect(isRefused).toBe(true);
           if (!(at >= 0 && end + esp.icvLen <= size)) expect(isSealRefused).toBe(true);
           refused += Number(isRefused);

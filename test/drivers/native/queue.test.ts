@@ -61,6 +61,67 @@ describe.each(NATIVES)('the queue of $name', ({ provider }) => {
     esp.wipe();
   });
 
+  test.each([GCM, CBC])('a row is as many jobs, in whatever arrays the packets are', (named) => {
+    const esp = provider.esp(specOf(named));
+    const twin = nodeCrypto.esp(specOf(named));
+    const [arena, other] = [new Uint8Array(1000), new Uint8Array(300)];
+    const row = [
+      ...[0, 150, 300].map((at) => ({ bytes: arena, at })),
+      ...[170, 40].map((at) => ({ bytes: other, at })),
+      { bytes: arena, at: 700 },
+    ];
+    const len = 8 + esp.ivLen + 32;
+    for (const { bytes, at } of row) bytes.fill(at & 255, at, at + 100);
+    const piecesOf = (some: typeof row) => {
+      return some.map(({ bytes, at }) => hex(bytes.subarray(at, at + 12 + len + esp.icvLen)));
+    };
+    const copies = row.map(({ bytes, at }) => ({ bytes: bytes.slice(), at }));
+    for (const { bytes, at } of copies.slice(1)) twin.seal(bytes, at + 12, at + 12 + len, 5);
+    const whole = new Uint8Array(200);
+    expect(esp.sealLater!(whole, 0, len, 5)).toBe(0);
+    expect(esp.sealRowLater!(row, 1, row.length - 1, 12, len, 5)).toBe(1);
+    expect(queue.count).toBe(row.length);
+    queue.run();
+    expect(queue.countOk(0, row.length)).toBe(row.length);
+    expect(piecesOf(row)).toEqual(piecesOf(copies));
+    // Opened again, with one of them bent.
+    esp.sealRowLater!(row, 0, 1, 12, len, 5);
+    queue.run();
+    row[3]!.bytes[row[3]!.at + 40]! ^= 1;
+    expect(esp.openRowLater!(row, 0, row.length, 12, len + esp.icvLen, 5)).toBe(0);
+    queue.run();
+    expect([0, 1, 2, 3, 4, 5].map((i) => queue.ok(i))).toEqual([
+      true,
+      true,
+      true,
+      false,
+      true,
+      true,
+    ]);
+    expect([queue.countOk(0, 6), queue.countOk(0, 2), queue.countOk(3, 3)]).toEqual([3, 2, 0]);
+    expect(queue.countOk(4, 2)).toBe(2);
+    esp.wipe();
+  });
+
+  test('a row with a small array in it, and one that does not fit', () => {
+    const esp = provider.esp(specOf(GCM));
+    const right = new Uint8Array(64);
+    nodeCrypto.esp(specOf(GCM)).seal(right, 0, LEN, -1);
+    const row = [200, 64, 200, 50].map((len) => ({ bytes: new Uint8Array(len), at: 0 }));
+    expect(() => esp.sealRowLater!(row, 0, 4, 0, LEN, -1)).toThrow('a job lies in its array');
+    expect(queue.count).toBe(0);
+    const others = row.slice(0, 3);
+    for (const { bytes } of others) bytes.fill(0);
+    expect(esp.sealRowLater!(others, 0, 3, 0, LEN, -1)).toBe(0);
+    queue.run();
+    expect(queue.countOk(0, 3)).toBe(3);
+    for (const { bytes } of others) expect(hex(bytes.subarray(0, 64))).toBe(hex(right));
+    esp.sealRowLater!(new Array(queue.capacity).fill(others[0]), 0, queue.capacity, 0, LEN, -1);
+    expect(() => esp.sealRowLater!(others, 0, 1, 0, LEN, -1)).toThrow('the queue has room');
+    queue.run();
+    esp.wipe();
+  });
+
   test('arrays of any number, and more at once than are remembered', () => {
     const esp = provider.esp(specOf(GCM));
     const twin = nodeCrypto.esp(specOf(GCM));
