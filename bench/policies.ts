@@ -1,5 +1,8 @@
 import { parseArgs } from 'node:util';
 import type { Prefix } from '../src/base/address.ts';
+import { isAbsent } from '../src/drivers/native/koffi.ts';
+import { searchLoops } from '../src/drivers/native/search-loops.ts';
+import { BATCH_MAX } from '../src/engine/flight.ts';
 import { PORT_ANY, type Policy, PROTOCOL_ANY } from '../src/spd/policy.ts';
 import type { Lookup } from '../src/spd/policy-index.ts';
 import { Spd } from '../src/spd/spd.ts';
@@ -15,9 +18,10 @@ import { Dice, POLICY_SETS, type PolicySet, specOf } from './policy-sets.ts';
  * flows are of packets that some policy is about, half go from anywhere to anywhere.
  *
  *     node dist/bench/policies.js [--rounds 5] [--flows 192000] [--only text] [--read]
+ *                                 [--compiled off]
  *
- * Prints a Markdown table. First packets in batches of 64, as hosts decide them
- * (`Spd.lookupBatch`), then one at a time (`Spd.lookup`); the ratio of the largest to the smallest;
+ * Prints a Markdown table. First packets in batches, as hosts decide them (`Spd.lookupBatch`), then
+ * one at a time (`Spd.lookup`); the ratio of the largest to the smallest;
  * how long it took to add 100,000 policies one by one; and octets for each of them of the tables
  * that find it.
  */
@@ -27,10 +31,14 @@ const { values } = parseArgs({
     flows: { type: 'string', default: '192000' },
     only: { type: 'string', default: '' },
     read: { type: 'boolean', default: false },
+    compiled: { type: 'string', default: 'auto' },
   },
 });
 
 const SIZES = [10, 1_000, 100_000];
+/** What hosts search large tables by. */
+const loops = values.compiled === 'off' ? { why: 'switched off' } : searchLoops();
+const search = isAbsent(loops) ? undefined : loops;
 const clock = { monotonicMs: () => 0, wallMs: () => 0 };
 
 /** Packets of new flows, back to back, all of one length. */
@@ -42,7 +50,7 @@ interface Flows {
 
 function makeTable(set: PolicySet, count: number): { spd: Spd; addMs: number } {
   const dice = new Dice(count);
-  const spd = new Spd({ clock, flows: 0 });
+  const spd = new Spd({ clock, flows: 0, search });
   const seen = new Set<string>();
   const specs = [];
   for (let tries = 0; specs.length < count && tries < 20 * count; tries++) {
@@ -93,9 +101,9 @@ function portOf(dice: Dice, port: number | undefined): number {
 }
 
 /** Packets are decided so many at a time. */
-const BATCH = 64;
+const BATCH = BATCH_MAX;
 /** Lookups that are timed together: so few that most such runs are not interrupted. */
-const RUN = 50 * BATCH;
+const RUN = 17 * BATCH;
 /** What is left when the slower three quarters of the runs are: the machine has other work too. */
 const QUANTILE = 0.25;
 
@@ -192,6 +200,10 @@ function measure(set: PolicySet, rounds: number): string[] {
   return [...rows, `${(addMs / 1000).toFixed(2)} s`, (spd.indexOctets / spd.size).toFixed(0)];
 }
 
+const how = isAbsent(loops)
+  ? `in JavaScript: ${loops.why}`
+  : `by ${loops.name} in batches, from ${loops.worth.rules} policies on`;
+process.stdout.write(`Large tables are searched ${how}.\n`);
 process.stdout.write(`A read from memory: ${[0.5, 4, 32].map(readCost).join(', ')}.\n\n`);
 const columns = [...SIZES, 'ratio', ...SIZES.map((size) => `alone: ${size}`), 'ratio'];
 const heads = ['policies', ...columns, '100,000 added in', 'octets each'];

@@ -62,6 +62,7 @@ export function statusText(status: Status): string {
     `wire MTU  ${status.wireMtu}`,
     `SAs       ${sas.mature} mature, ${sas.dying} dying, ${sas.larval} larval`,
     `policies  ${policies.in} in, ${policies.out} out, ${policies.fwd} fwd`,
+    `          large tables are searched by ${status.search}`,
     '',
     'packets',
     ...Object.entries(status.packets)

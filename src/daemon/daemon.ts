@@ -1,5 +1,7 @@
 import type { Env } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
+import type { SearchLoops } from '../base/table-search.ts';
+import { type Absent, isAbsent } from '../drivers/native/koffi.ts';
 import { type CryptoTier, NODE_TIER } from '../drivers/native/tier.ts';
 import type { Events } from '../engine/core.ts';
 import { Host } from '../engine/host.ts';
@@ -40,6 +42,8 @@ export interface DaemonOptions {
   readonly allowLegacy: boolean;
   /** By node:crypto if not given. */
   readonly crypto?: CryptoTier | undefined;
+  /** What large tables of policies are searched by, or why there is nothing. */
+  readonly search?: SearchLoops | Absent | undefined;
   readonly sequences: SequenceStore;
 }
 
@@ -56,6 +60,7 @@ export class Daemon {
   readonly sockets = new SocketPolicies({ isLocal: (...end) => this.#locals.has(...end) });
   readonly keys: KeyEngine;
   readonly crypto: CryptoTier;
+  readonly search: SearchLoops | Absent;
   readonly settings: Settings;
   /** Call `sync` after a change, or it waits for the next tick. */
   readonly sysctl: Sysctl;
@@ -90,9 +95,11 @@ export class Daemon {
 
   constructor(options: DaemonOptions) {
     const { env, allowLegacy, sequences, crypto = NODE_TIER } = options;
+    const { search = { why: 'not asked for' } } = options;
     const { clock, random } = env;
     this.env = env;
     this.crypto = crypto;
+    this.search = search;
     this.#sequences = sequences;
     this.settings = { ...defaultSettings(), ...options.settings };
     this.sad = new Sad({
@@ -104,6 +111,7 @@ export class Daemon {
     });
     this.spd = new Spd({
       clock,
+      search: isAbsent(search) ? undefined : search,
       expired: (policy) => this.keys.policyExpired(policy),
       added: (policy) => {
         this.#overhead.added(policy);

@@ -3,6 +3,7 @@ import type { Address } from '../base/address.ts';
 import type { LogLevel } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import type { Link } from '../drivers/link.ts';
+import { searchLoops } from '../drivers/native/search-loops.ts';
 import { type CryptoChoice, chooseCrypto } from '../drivers/native/tier.ts';
 import { pcapLink } from '../drivers/pcap-link.ts';
 import type { Endpoint } from '../drivers/udp-packet.ts';
@@ -82,7 +83,8 @@ export async function runHost(options: RunOptions): Promise<void> {
     const { allowLegacy } = options;
     const crypto = chooseCrypto(options.crypto);
     const { sequences } = state;
-    const daemon = new Daemon({ env, settings, allowLegacy, crypto, sequences });
+    const search = searchLoops();
+    const daemon = new Daemon({ env, settings, allowLegacy, crypto, search, sequences });
     undo.push(() => daemon.ended);
     undo.push(() => daemon.close());
     for (const assignment of options.variables ?? []) setVariable(daemon, assignment);

@@ -1,5 +1,6 @@
 import { DROPS } from '../base/drop.ts';
 import { type BacklogCounts, sumOfBacklogs } from '../drivers/backlog-counts.ts';
+import { isAbsent } from '../drivers/native/koffi.ts';
 import type { Side } from '../engine/stats.ts';
 import type { Daemon } from './daemon.ts';
 import type { ShardStatus } from './shards/shards.ts';
@@ -11,6 +12,8 @@ export interface Status {
   readonly attachment: string;
   /** What does the cryptography, and why nothing better does. */
   readonly crypto: string;
+  /** What searches large tables of policies, and why nothing better does. */
+  readonly search: string;
   /** How packets are exchanged with the kernel, and why not better. */
   readonly io: readonly string[];
   readonly wireMtu: number;
@@ -35,7 +38,7 @@ export interface DropLine {
 }
 
 export function statusOf(daemon: Daemon, version: string, startedMs: number): Status {
-  const { host, attachment, sad, spd, env, crypto } = daemon;
+  const { host, attachment, sad, spd, env, crypto, search } = daemon;
   const states = { larval: 0, mature: 0, dying: 0, dead: 0 };
   for (const sa of sad.all()) states[sa.state]++;
   const { stats, shards } = daemon;
@@ -45,6 +48,7 @@ export function statusOf(daemon: Daemon, version: string, startedMs: number): St
     version,
     attachment: attachment.description,
     crypto: crypto.describe(),
+    search: isAbsent(search) ? `JavaScript; ${search.why}` : search.name,
     io: attachment.describeIo?.() ?? [],
     wireMtu: host.mtu,
     uptimeSeconds: Math.floor((env.clock.monotonicMs() - startedMs) / 1000),

@@ -1,9 +1,10 @@
+import type { SearchLoops, TableSearch } from '../base/table-search.ts';
 import { cutOf } from './cut.ts';
 import { LEAST_AT, STALE } from './leaf-pool.ts';
 import { EMPTY, type RuleTree } from './rule-tree.ts';
 
 /** So many packets are looked up together. */
-export const SEARCH_MAX = 64;
+export const SEARCH_MAX = 192;
 
 // The compiler takes names that only this file has as constants; imported ones it looks up.
 const wayOf = cutOf;
@@ -28,19 +29,28 @@ export class BatchSearch {
   readonly #moving = new Int32Array(SEARCH_MAX);
   /** The priority of what each packet has found: lists of later ones need not be looked at. */
   readonly #bounds = new Uint32Array(SEARCH_MAX);
-  readonly #keyWords: number;
+  readonly keyWords: number;
+  /** The keys and flags of packets, one after the other, as `first` of the tree gets them. */
+  readonly keys: Int32Array;
+  readonly flags = new Uint8Array(SEARCH_MAX);
+  /** What it says of each. */
+  readonly found = new Int32Array(SEARCH_MAX);
+  readonly #loops: SearchLoops | undefined;
+  #compiled: TableSearch | undefined;
   /** Nobody reads it; without it the reads that fetch would be left out. */
   fetched = 0;
 
-  constructor(keyWords: number) {
-    this.#keyWords = keyWords;
+  /** `loops`: what large tables are searched by where it is there. */
+  constructor(keyWords: number, loops?: SearchLoops) {
+    this.keyWords = keyWords;
+    this.keys = new Int32Array(SEARCH_MAX * keyWords);
+    this.#loops = loops;
   }
 
-  /**
-   * For each of `count` packets, with their keys and flags one after the other, what `first` of the
-   * tree says.
-   */
-  run(tree: RuleTree, keys: Int32Array, flags: Uint8Array, count: number, found: Int32Array): void {
+  /** Looks up the first `count` keys. */
+  run(tree: RuleTree, count: number): void {
+    if (this.#runCompiled(tree, count)) return;
+    const { keys, flags, found } = this;
     found.fill(NONE, 0, count);
     this.#bounds.fill(NO_BOUND, 0, count);
     for (const root of tree.visits) {
@@ -52,12 +62,26 @@ export class BatchSearch {
     }
   }
 
+  /** False: there are no loops, they are not worth it, or they refused. */
+  #runCompiled(tree: RuleTree, count: number): boolean {
+    const loops = this.#loops;
+    if (loops === undefined) return false;
+    if (tree.rules.size < loops.worth.rules || count < loops.worth.keys) return false;
+    this.#compiled ??= loops.open(this);
+    const search = this.#compiled;
+    for (;;) {
+      const result = search.run(tree, count);
+      if (result !== 'stale') return result === 'done';
+      tree.refresh(search.staleRoot, this.keys, search.staleKey * this.keyWords);
+    }
+  }
+
   #descend(tree: RuleTree, root: number, keys: Int32Array, count: number): void {
     const { nodes } = tree;
     const at = this.#nodes;
     const moving = this.#moving;
     const bounds = this.#bounds;
-    const step = this.#keyWords;
+    const step = this.keyWords;
     const least = tree.leastOf(root);
     const first = nodes[root]!;
     let left = 0;
@@ -108,8 +132,9 @@ export class BatchSearch {
   ): boolean {
     const at = this.#nodes;
     const bounds = this.#bounds;
-    const step = this.#keyWords;
-    const { pool, priorities } = tree;
+    const step = this.keyWords;
+    const { pool } = tree;
+    const { priorities } = tree.rules;
     const lists = pool.data;
     const last = tree.visits[tree.visits.length - 1]!;
     for (let i = 0; i < count; i++) {

@@ -1,4 +1,5 @@
 import type { Family } from '../base/address.ts';
+import type { SearchLoops } from '../base/table-search.ts';
 import { u8 } from '../wire/bytes.ts';
 import { type Cursor, isExtension } from '../wire/cursor.ts';
 import { isLoopbackPacket } from '../wire/loopback.ts';
@@ -45,26 +46,23 @@ export class PolicyIndex {
   readonly #counters: CacheCounters;
   readonly #cache: FlowCache | undefined;
   readonly #search: BatchSearch;
-  // Of the packets that are looked up together: keys, flags, answers, numbers among all packets,
-  // and places in the cache.
-  readonly #keys: Int32Array;
-  readonly #flags = new Uint8Array(SEARCH_MAX);
-  readonly #found = new Int32Array(SEARCH_MAX);
+  // Of the packets that are looked up together: numbers among all packets, and places in the cache.
   readonly #numbers = new Int32Array(SEARCH_MAX);
   readonly #places = new Int32Array(SEARCH_MAX);
   /** Of a packet that is looked up alone, and which bits of it are known. */
   readonly #key: Int32Array;
   readonly #known: Int32Array;
 
-  /** `flows`: places in the flow cache, a power of two; 0 is no cache. */
-  constructor(family: Family, flows: number, counters: CacheCounters) {
+  /**
+   * `flows`: places in the flow cache, a power of two; 0 is no cache. `loops`: see `BatchSearch`.
+   */
+  constructor(family: Family, flows: number, counters: CacheCounters, loops?: SearchLoops) {
     this.#counters = counters;
     this.rules = new RuleTable(family);
     this.#tree = new RuleTree(this.rules);
     const { keyWords } = this.rules;
     if (flows > 0) this.#cache = new FlowCache(keyWords, flows);
-    this.#search = new BatchSearch(keyWords);
-    this.#keys = new Int32Array(SEARCH_MAX * keyWords);
+    this.#search = new BatchSearch(keyWords, loops);
     this.#key = new Int32Array(keyWords);
     this.#known = new Int32Array(keyWords);
   }
@@ -158,15 +156,16 @@ export class PolicyIndex {
   /** Whether the cache knew the answer; otherwise the packet waits at `at`. */
   #isKnown(p: Uint8Array, cursor: Cursor, at: number, i: number, answers: Lookup[]): boolean {
     const k = at * this.rules.keyWords;
-    writeKey(this.#keys, k, p, cursor);
-    this.#flags[at] = flagsOf(p, cursor);
+    const { keys, flags } = this.#search;
+    writeKey(keys, k, p, cursor);
+    flags[at] = flagsOf(p, cursor);
     this.#numbers[at] = i;
     this.#places[at] = NONE;
     const cache = this.#cache;
     if (cache === undefined || !cursor.portsKnown) return false;
     this.#counters.lookups++;
-    const place = cache.placeOf(this.#keys, k);
-    const slot = cache.get(place, this.#keys, k);
+    const place = cache.placeOf(keys, k);
+    const slot = cache.get(place, keys, k);
     if (slot !== UNKNOWN) {
       answers[i] = this.#policyAt(slot);
       return true;
@@ -177,12 +176,13 @@ export class PolicyIndex {
   }
 
   #answer(count: number, answers: Lookup[]): void {
-    this.#search.run(this.#tree, this.#keys, this.#flags, count, this.#found);
+    const { keys, found } = this.#search;
+    this.#search.run(this.#tree, count);
     for (let i = 0; i < count; i++) {
-      const slot = this.#found[i]!;
+      const slot = found[i]!;
       answers[this.#numbers[i]!] = this.#policyAt(slot);
       const place = this.#places[i]!;
-      if (place !== NONE) this.#cache!.set(place, this.#keys, i * this.rules.keyWords, slot);
+      if (place !== NONE) this.#cache!.set(place, keys, i * this.rules.keyWords, slot);
     }
   }
 

@@ -163,8 +163,8 @@ export class RuleTree {
     return this.#leasts[root]!;
   }
 
-  get priorities(): Uint32Array {
-    return this.#rules.priorities;
+  get rules(): RuleTable {
+    return this.#rules;
   }
 
   /** Whether the rule is in the tree, or will be when all is done. */

@@ -4,6 +4,7 @@ import { DueHeap } from '../base/due-heap.ts';
 import type { Clock } from '../base/env.ts';
 import { KeyError } from '../base/error.ts';
 import { Moments } from '../base/moments.ts';
+import type { SearchLoops } from '../base/table-search.ts';
 import type { Cursor } from '../wire/cursor.ts';
 import { conflictsOf } from './conflicts.ts';
 import {
@@ -29,6 +30,8 @@ export interface SpdOptions {
    * How many flows the cache knows, per direction and family: a power of two; 0 is no cache. 4096.
    */
   readonly flows?: number;
+  /** What large tables are searched by; otherwise and in small ones it is done here. */
+  readonly search?: SearchLoops | undefined;
   readonly expired?: (policy: Policy) => void;
   /**
    * Called with every policy that comes into the table, and that leaves it: who counts them does
@@ -400,10 +403,10 @@ export class Spd {
   }
 
   #emptyIndexes(): Indexes {
-    const flows = this.#options.flows ?? FLOWS_USUAL;
+    const { flows = FLOWS_USUAL, search } = this.#options;
     const both = () => ({
-      4: new PolicyIndex(4, flows, this.cacheCounters[4]),
-      6: new PolicyIndex(6, flows, this.cacheCounters[6]),
+      4: new PolicyIndex(4, flows, this.cacheCounters[4], search),
+      6: new PolicyIndex(6, flows, this.cacheCounters[6], search),
     });
     return { in: both(), out: both(), fwd: both() };
   }

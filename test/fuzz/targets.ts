@@ -9,6 +9,7 @@ import { pfkey } from './targets/pfkey.ts';
 import { pfkeySocket } from './targets/pfkey-socket.ts';
 import { policy } from './targets/policy.ts';
 import { reassembly } from './targets/reassembly.ts';
+import { search } from './targets/search.ts';
 import { segments } from './targets/segments.ts';
 import { setkey } from './targets/setkey.ts';
 import { tun } from './targets/tun.ts';
@@ -28,6 +29,7 @@ export const TARGETS: readonly Target[] = [
   pfkeySocket,
   setkey,
   policy,
+  search,
   segments,
   tun,
 ].map(withKept);

@@ -1,4 +1,5 @@
 import type { Env } from '../../base/env.ts';
+import type { SearchLoops } from '../../base/table-search.ts';
 import type { CryptoProvider } from '../../crypto/provider.ts';
 import { type BacklogCounts, NO_BACKLOG } from '../../drivers/backlog-counts.ts';
 import { Host } from '../../engine/host.ts';
@@ -21,6 +22,8 @@ export interface ShardOptions {
   readonly self: number;
   readonly env: Env;
   readonly crypto: CryptoProvider;
+  /** What large tables of policies are searched by, where there is something. */
+  readonly search?: SearchLoops | undefined;
   readonly control: MainControl;
   readonly bells: Bells;
   readonly writers: readonly (RingWriter | undefined)[];
@@ -65,7 +68,7 @@ export class Shard {
       counted: (sa) => this.#replica.counted(sa),
       expired: (sa, limit) => this.#replica.expired(sa, limit),
     });
-    const spd = new Spd({ clock: env.clock });
+    const spd = new Spd({ clock: env.clock, search: options.search });
     const report = (read: boolean) => this.#report(read);
     const stop = () => this.#stop();
     this.#replica = new Replica({ self, sad: this.sad, spd, crypto, control, report, stop });

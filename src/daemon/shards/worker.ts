@@ -4,6 +4,8 @@ import { libc } from '../../drivers/linux/libc.ts';
 import { pausePackets, readArrived } from '../../drivers/linux/poll.ts';
 import { openShareLinks } from '../../drivers/linux/share-links.ts';
 import { wake, watchWake } from '../../drivers/linux/wake.ts';
+import { isAbsent } from '../../drivers/native/koffi.ts';
+import { searchLoops } from '../../drivers/native/search-loops.ts';
 import { chooseCrypto } from '../../drivers/native/tier.ts';
 import { systemEnv } from '../system-env.ts';
 import { Bells } from './bell.ts';
@@ -23,10 +25,12 @@ function run({ self, memory, wakes, port, links: opened, crypto, ...start }: Thr
   const env = onMainClock(systemEnv(start.logLevel), start.clockBehindMs);
   const share = { self, count: wakes.length };
   const links = openShareLinks({ ...opened, share });
+  const search = searchLoops();
   const bells = new Bells(memory.bells, (shard) => wake(c, wakes[shard]!));
   const shard = new Shard({
     ...{ self, env, bells, ...ringEnds(memory, self) },
     crypto: chooseCrypto(crypto).provider,
+    search: isAbsent(search) ? undefined : search,
     control: new MainControl(memory.controls[self - 1]!, portOf(port), () => bells.ring(0)),
     slots: exchangeSlots(),
     transmit: (packets, count) => links.wire.send(packets, count),

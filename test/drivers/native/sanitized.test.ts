@@ -15,9 +15,9 @@ const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 /** All that there is in them. */
 const JOBS = ['differential', 'bounds', 'queue'].map((name) => `test/drivers/native/${name}`);
 /** Those that compare the loops with their plain versions, and those that are hostile to them. */
-const LOOPS = ['test/drivers/linux/segments', 'test/fuzz/fuzz'];
+const LOOPS = ['test/drivers/linux/segments', 'test/drivers/native/search-loops', 'test/fuzz/fuzz'];
 /** The tests of JOBS are named after their providers; of LOOPS only some meet compiled code. */
-const DRIVING = 'openssl|ipsec-mb|compiled|segments|tun ';
+const DRIVING = 'openssl|ipsec-mb|compiled|segments|search|tun ';
 
 /** What the run said of each test, by file; undefined: nothing was built. */
 let statuses: ReadonlyMap<string, readonly string[]> | undefined;
