@@ -20,6 +20,9 @@ import { profile, type Shares, sharesOf } from './stages.ts';
 /** How long the profiler looks at each size: thousands of samples. */
 const PROFILE_MS = 700;
 
+/** Packets: what is done once a batch is compiled only after thousands of batches. */
+const WARM_UP = 3000 * BATCH;
+
 /** Of one SA. */
 const FLOWS = ['row', 'one', 'many'] as const;
 export const SIDES = ['seal', 'open'] as const;
@@ -76,7 +79,7 @@ function times(options: Options): CaseTimes[] {
     const pair = makePair(options, subject);
     const { packets } = options;
     // The compiler is done, and all SAs have been used, before it counts.
-    for (let i = 0; i < Math.max(packets / 2, 2 * subject.tunnels); i += BATCH) pair.pass();
+    for (let i = 0; i < Math.max(WARM_UP, 2 * subject.tunnels); i += BATCH) pair.pass();
     const found = measure(pair, packets);
     pair.close();
     return SIDES.map((side) => ({

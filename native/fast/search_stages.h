@@ -29,14 +29,23 @@ static ALWAYS_INLINE TARGET void prefetch(const void *place, uintptr_t lines) {
     __builtin_prefetch((const void *)((uintptr_t)place + line * LINE_OCTETS));
 }
 
+/* What loops read at every turn, in variables of their own: nothing that they write can be it. */
+struct trees {
+  const int32_t *nodes, *lists;
+  uint32_t nodes_len, lists_len;
+};
+
+static ALWAYS_INLINE TARGET struct trees trees_of(const struct search *s, const struct batch *b) {
+  return (struct trees){b->nodes, b->lists, s->nodes_len, s->lists_len - (LIST_HEAD - 1)};
+}
+
 /* Prefetches what is at a node; 0 if it points outside of its array. */
-static ALWAYS_INLINE TARGET int fetch(const struct search *s, const struct batch *b, int32_t node) {
+static ALWAYS_INLINE TARGET int fetch(const struct trees *trees, int32_t node) {
   const uint32_t place = (uint32_t)(node < 0 ? ~node : node);
-  const uint32_t len = node < 0 ? s->lists_len - (LIST_HEAD - 1) : s->nodes_len;
+  const uint32_t len = node < 0 ? trees->lists_len : trees->nodes_len;
   if (IS_RARE(place >= len)) return 0;
   /* Most lists end in the third line. */
-  if (node < 0) prefetch(b->lists + place, 2);
-  else prefetch(b->nodes + place, 1);
+  prefetch((node < 0 ? trees->lists : trees->nodes) + place, 3);
   return 1;
 }
 
@@ -51,11 +60,12 @@ static ALWAYS_INLINE TARGET uint32_t way_of(uint32_t cut, const int32_t *key, ui
   return high << (cut & 31) | low;
 }
 
-/* Puts key `i` where it comes to; it goes on if that is a branch. */
-static ALWAYS_INLINE TARGET void arrive(struct batch *b, uint32_t i, int32_t node) {
+/* Puts key `i` where it comes to; it goes on if that is a branch. Returns how many do. */
+static ALWAYS_INLINE TARGET uint32_t arrive(struct batch *b, uint32_t i, int32_t node,
+                                            uint32_t todo) {
   b->at[i] = node;
-  b->todo[b->todo_count] = (uint16_t)i;
-  b->todo_count += node > 0;
+  b->todo[todo] = (uint16_t)i;
+  return todo + (node > 0);
 }
 
 /* Where keys go whose bound is not before all of the tree: to the root's node. */
@@ -63,40 +73,49 @@ static TARGET int32_t first_step(const struct search *s, struct batch *b, uint32
                                  uint32_t words) {
   const uint32_t root = s->roots[r].at, least = s->roots[r].least;
   b->todo_count = 0;
-  if (root >= s->nodes_len || !fetch(s, b, b->nodes[root])) return SEARCH_REFUSED;
-  const int32_t node = b->nodes[root];
+  const struct trees trees = trees_of(s, b);
+  const uint32_t count = s->count;
+  if (root >= trees.nodes_len || !fetch(&trees, trees.nodes[root])) return SEARCH_REFUSED;
+  const int32_t node = trees.nodes[root];
   if (node <= 0) {
-    for (uint32_t i = 0; i < s->count; i++) b->at[i] = b->bounds[i] < least ? 0 : node;
+    for (uint32_t i = 0; i < count; i++) b->at[i] = b->bounds[i] < least ? 0 : node;
     return SEARCH_DONE;
   }
-  const uint32_t cut = (uint32_t)b->nodes[node];
+  const int32_t *keys = b->keys;
+  const uint32_t cut = (uint32_t)trees.nodes[node];
   const uint32_t one = cut >> 24, other = cut >> 10 & 15;
   if (one >= words || other >= words) return SEARCH_REFUSED;
-  for (uint32_t i = 0; i < s->count; i++) {
-    const uint64_t next = (uint64_t)node + 1 + way_of(cut, b->keys + i * words, one, other);
-    if (IS_RARE(next >= s->nodes_len)) return SEARCH_REFUSED;
-    const int32_t to = b->bounds[i] < least ? 0 : b->nodes[next];
-    if (!fetch(s, b, to)) return SEARCH_REFUSED;
-    arrive(b, i, to);
+  uint32_t todo = 0;
+  for (uint32_t i = 0; i < count; i++) {
+    const uint64_t next = (uint64_t)node + 1 + way_of(cut, keys + i * words, one, other);
+    if (IS_RARE(next >= trees.nodes_len)) return SEARCH_REFUSED;
+    const int32_t to = b->bounds[i] < least ? 0 : trees.nodes[next];
+    if (!fetch(&trees, to)) return SEARCH_REFUSED;
+    todo = arrive(b, i, to, todo);
   }
+  b->todo_count = todo;
   return SEARCH_DONE;
 }
 
 /* All keys that are at a branch take a step. */
 static TARGET int32_t next_step(const struct search *s, struct batch *b, uint32_t words) {
+  const struct trees trees = trees_of(s, b);
+  const int32_t *keys = b->keys;
   const uint32_t count = b->todo_count;
-  b->todo_count = 0;
+  uint32_t todo = 0;
   for (uint32_t t = 0; t < count; t++) {
     const uint32_t i = b->todo[t];
     const int32_t node = b->at[i];
-    const uint32_t cut = (uint32_t)b->nodes[node];
+    const uint32_t cut = (uint32_t)trees.nodes[node];
     const uint32_t one = cut >> 24, other = cut >> 10 & 15;
     if (IS_RARE(one >= words || other >= words)) return SEARCH_REFUSED;
-    const uint64_t next = (uint64_t)node + 1 + way_of(cut, b->keys + i * words, one, other);
-    if (IS_RARE(next >= s->nodes_len)) return SEARCH_REFUSED;
-    if (!fetch(s, b, b->nodes[next])) return SEARCH_REFUSED;
-    arrive(b, i, b->nodes[next]);
+    const uint64_t next = (uint64_t)node + 1 + way_of(cut, keys + i * words, one, other);
+    if (IS_RARE(next >= trees.nodes_len)) return SEARCH_REFUSED;
+    const int32_t to = trees.nodes[next];
+    if (!fetch(&trees, to)) return SEARCH_REFUSED;
+    todo = arrive(b, i, to, todo);
   }
+  b->todo_count = todo;
   return SEARCH_DONE;
 }
 
@@ -112,56 +131,55 @@ static TARGET int32_t descend(const struct search *s, struct batch *b, uint32_t 
 
 /* Notes which keys are at a list that may have something for them. */
 static TARGET int32_t open_lists(struct search *s, struct batch *b, uint32_t r, uint32_t words) {
-  const uint32_t rule_len = words + 1;
-  b->todo_count = 0;
-  for (uint32_t i = 0; i < s->count; i++) {
+  const uint32_t rule_len = words + 1, count = s->count, lists_len = s->lists_len;
+  const int32_t *lists = b->lists;
+  uint32_t todo = 0;
+  for (uint32_t i = 0; i < count; i++) {
     const uint32_t is_list = b->at[i] < 0;
     const uint32_t list = is_list ? (uint32_t)~b->at[i] : 0;
-    const int32_t len = b->lists[list];
-    const uint32_t is_open = is_list & ((uint32_t)b->lists[list + 1] <= b->bounds[i]);
+    const int32_t len = lists[list];
+    const uint32_t is_open = is_list & ((uint32_t)lists[list + 1] <= b->bounds[i]);
     if (IS_RARE(is_open != 0 && len < 0)) {
       s->stale_root = s->roots[r].at;
       s->stale_key = i;
       return SEARCH_STALE;
     }
     const uint64_t end = (uint64_t)list + LIST_HEAD + (uint64_t)(uint32_t)len * rule_len;
-    if (IS_RARE(is_open != 0 && end > s->lists_len)) return SEARCH_REFUSED;
+    if (IS_RARE(is_open != 0 && end > lists_len)) return SEARCH_REFUSED;
     b->places[i] = list + LIST_HEAD;
     b->lens[i] = (uint32_t)len;
-    b->todo[b->todo_count] = (uint16_t)i;
-    b->todo_count += is_open & (len != 0);
+    b->todo[todo] = (uint16_t)i;
+    todo += is_open & (len != 0);
   }
+  b->todo_count = todo;
   return SEARCH_DONE;
 }
 
 /* All keys that have not found anything are compared with the next rules of their lists. */
 static ALWAYS_INLINE TARGET int32_t compare(const struct search *s, struct batch *b, uint32_t words,
                                             uint32_t group) {
-  const uint32_t rule_len = words + 1, count = b->todo_count;
-  const int is_last = s->root_count == 1;
-  b->todo_count = 0;
+  const uint32_t rule_len = words + 1, count = b->todo_count, rules_len = s->rules_len;
+  const int32_t *lists = b->lists, *keys = b->keys;
+  uint32_t todo = 0, hits = b->hit_count;
   for (uint32_t t = 0; t < count; t++) {
     const uint32_t i = b->todo[t], len = b->lens[i];
-    const int32_t *rules = b->lists + b->places[i], *key = b->keys + i * words;
+    const int32_t *rules = lists + b->places[i], *key = keys + i * words;
     const uint32_t fit = words == 4 ? match_4(rules, key, b->types[i], len)
                                     : match_10(rules, key, b->types[i], len);
     /* The first if none fits: then it is not used. */
     const uint32_t which = (uint32_t)__builtin_ctz(fit | 1u << group) & (group - 1);
     const int32_t rule = rules[which * rule_len + rule_len - 1];
-    if (IS_RARE((uint32_t)rule >= s->rules_len)) return SEARCH_REFUSED;
-    if (!is_last) {
-      /* One line is the same for all that have found nothing. */
-      prefetch(b->priorities + (fit != 0 ? rule : 0), 1);
-      prefetch(b->serials + (fit != 0 ? rule : 0), 1);
-    }
+    if (IS_RARE((uint32_t)rule >= rules_len)) return SEARCH_REFUSED;
     b->hits[i] = rule;
-    b->with_hit[b->hit_count] = (uint16_t)i;
-    b->hit_count += fit != 0;
+    b->with_hit[hits] = (uint16_t)i;
+    hits += fit != 0;
     b->places[i] += group * rule_len;
     b->lens[i] = len - group;
-    b->todo[b->todo_count] = (uint16_t)i;
-    b->todo_count += (fit == 0) & (len > group);
+    b->todo[todo] = (uint16_t)i;
+    todo += (fit == 0) & (len > group);
   }
+  b->todo_count = todo;
+  b->hit_count = hits;
   return SEARCH_DONE;
 }
 
@@ -170,6 +188,11 @@ static TARGET void keep(const struct search *s, struct batch *b) {
   if (s->root_count == 1) {
     for (uint32_t h = 0; h < b->hit_count; h++) b->found[b->with_hit[h]] = b->hits[b->with_hit[h]];
     return;
+  }
+  for (uint32_t h = 0; h < b->hit_count; h++) {
+    const int32_t rule = b->hits[b->with_hit[h]];
+    prefetch(b->priorities + rule, 1);
+    prefetch(b->serials + rule, 1);
   }
   for (uint32_t h = 0; h < b->hit_count; h++) {
     const uint32_t i = b->with_hit[h];

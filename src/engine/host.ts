@@ -235,8 +235,8 @@ export class Host {
   }
 
   /**
-   * Packets that another shard has decided about, 64 at most: the layers that `way` leaves in their
-   * flights are put on. Where it leaves none, they are decided about anew.
+   * Packets that another shard has decided about, one batch at most: the layers that `way` leaves
+   * in their flights are put on. Where it leaves none, they are decided about anew.
    */
   resumeOutput(packets: readonly Packet[], count: number, way: Way): void {
     assert(this.#outputDepth < NESTING_MAX, 'shards do not call each other');
@@ -249,8 +249,9 @@ export class Host {
   }
 
   /**
-   * Packets from the wire, 64 at most, that another shard has begun with: `way` leaves in their
-   * flights the layers that are off. `isFinal`: it was the main shard, so that nobody knows better.
+   * Packets from the wire, one batch at most, that another shard has begun with: `way` leaves in
+   * their flights the layers that are off. `isFinal`: it was the main shard, so that nobody knows
+   * better.
    */
   resumeInput(packets: readonly Packet[], count: number, way: Way, isFinal: boolean): void {
     assert(this.#inputDepth < NESTING_MAX, 'shards do not call each other');

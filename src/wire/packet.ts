@@ -38,9 +38,9 @@ export class Packet {
   at: number;
   end: number;
   /**
-   * In a batch: this packet was cut from the same large packet as the one before it, has the same
-   * length, and the same headers but for what counts up and checksums. What was decided for that
-   * one holds for this.
+   * In a batch: this packet has the same length as the one before it, and the same headers but for
+   * what counts up and checksums, as packets have that were cut from one large one. What was
+   * decided for that one holds for this.
    */
   follows = false;
   /** Not 0: the packet was put together from fragments, the largest of which had so many octets. */

@@ -2,9 +2,11 @@ import { Bells } from './bell.ts';
 import { controlMemory } from './control.ts';
 import { RingReader, RingWriter, ringMemory } from './ring.ts';
 
-/** Octets of packets that may wait from one shard for another: what is read soon after is still in
- * the caches. */
-const RING_LEN = 1 << 20;
+/**
+ * Octets of packets that may wait from one shard for another: what a turn of the event loop brings,
+ * a few times.
+ */
+const RING_LEN = 4 << 20;
 
 /** What the threads of a host share: sent to each when it starts. */
 export interface ShardMemory {

@@ -45,7 +45,10 @@ export interface UdpEncapOptions {
   readonly port: number;
   readonly mark: number;
   readonly families: readonly Family[];
-  /** Octets that may wait in the kernel for each socket. Default 8 MiB. */
+  /**
+   * Octets that may wait in the kernel for each socket. Default 1 MiB, which is short; 4 MiB where
+   * several threads share the port, since each also has to do what others hand over to it.
+   */
   readonly bufferLen?: number;
   /** Default `auto`. */
   readonly offload?: OffloadWish;
@@ -80,6 +83,8 @@ const OPTIONS = {
 };
 const REUSE_PORT = [SOL_SOCKET, SO_REUSEPORT] as const;
 const CONTROL_LEN = 256;
+const BUFFER_LEN = 1 << 20;
+const SHARED_BUFFER_LEN = 4 << 20;
 
 /**
  * Binds the encapsulation port on all addresses of the host, so that the kernel accepts these
@@ -141,7 +146,7 @@ function openPort(c: Libc, options: UdpEncapOptions, family: Family): number {
     type: SOCK_DGRAM,
     protocol: 0,
     mark: options.mark,
-    bufferLen: options.bufferLen ?? 1 << 20,
+    bufferLen: options.bufferLen ?? (options.share ? SHARED_BUFFER_LEN : BUFFER_LEN),
     on: options.share ? [...OPTIONS[family], REUSE_PORT] : OPTIONS[family],
   });
   // Without that: two programs that share the port would each get some of the packets.
