@@ -9,7 +9,7 @@ import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 import type { Core } from './core.ts';
 import type { Flight } from './flight.ts';
-import { isPlain } from './same-flow.ts';
+import { isPlain, UPPER_LEN_MIN } from './same-flow.ts';
 import { isEncapsulationPort } from './settings.ts';
 
 /**
@@ -21,9 +21,6 @@ import { isEncapsulationPort } from './settings.ts';
  * Rows are packets `from` to `to` of a batch, which begins at packet `base`; `seqs` has their
  * sequence numbers, by their places in the batch.
  */
-
-/** Of UDP; TCP has more. */
-const UPPER_LEN_MIN = udp.HEADER_LEN;
 
 /** How many followers are ESP by the SA that their leader is being opened with. */
 export function prepareRow(

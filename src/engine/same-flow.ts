@@ -7,7 +7,7 @@ import { PROTO } from '../wire/protocol.ts';
 import * as udp from '../wire/udp.ts';
 
 /** Of UDP, and of ESP; TCP has more. */
-const UPPER_LEN_MIN = udp.HEADER_LEN;
+export const UPPER_LEN_MIN = udp.HEADER_LEN;
 
 /** Whether a decoded packet is TCP or UDP right behind a header without options or extensions. */
 export function isPlain(cursor: Cursor): boolean {

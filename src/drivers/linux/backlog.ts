@@ -5,7 +5,7 @@ import { Refusals } from '../refusals.ts';
 import { F_DUPFD_CLOEXEC, failure, type Libc } from './libc.ts';
 import { packetMemory } from './packet-memory.ts';
 import { PacketRing } from './packet-ring.ts';
-import { type EventWatch, type WatchedEvents, watch } from './poll.ts';
+import { type EventWatch, NOTHING, type WatchedEvents, watch } from './poll.ts';
 import { SO_SNDBUFFORCE, SOL_SOCKET, setOption } from './socket.ts';
 
 /**
@@ -31,7 +31,6 @@ const LOOKS_MAX = 4096;
 const STALLS_MAX = 16;
 const REFUSAL = 'EAGAIN';
 const NO_FD = -1;
-const NOTHING: WatchedEvents = { readable: false, writable: false };
 const WRITABLE: WatchedEvents = { readable: false, writable: true };
 
 /** Something that need not be read while packets wait for the wire. */

@@ -100,7 +100,7 @@ interface PacketReader {
 
 /** A new array with each change. */
 let readers: readonly PacketReader[] = [];
-const NOTHING: WatchedEvents = { readable: false, writable: false };
+export const NOTHING: WatchedEvents = { readable: false, writable: false };
 const PACKETS: WatchedEvents = { readable: true, writable: false };
 let isPaused = false;
 
